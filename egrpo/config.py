@@ -1,0 +1,350 @@
+"""The training spec: one frozen pydantic tree. Free of torch, so that the service can check a job before it runs.
+
+What a user writes in YAML or posts as JSON is `TrainSpec`. Everything but `base_model`, `prompts` and `reward` has a
+default that works. `parse_spec` turns all errors of a document into one `ConfigError`; `spec_issues` gives them one by
+one, with JSON pointers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from egrpo import catalogue, schedule
+from egrpo.errors import ConfigError, DispersionError
+
+Prompt = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
+
+
+# Unions are told apart by the JSON type, so that an error names one field and not one per branch. The tags begin with
+# "#", which keeps them out of JSON pointers.
+_OBJECT_OR_SCALAR = Discriminator(lambda value: "#object" if isinstance(value, Mapping | BaseModel) else "#scalar")
+_LIST_OR_SCALAR = Discriminator(lambda value: "#list" if isinstance(value, list | tuple) else "#scalar")
+ModuleName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class SpecModel(BaseModel):
+    """Base of every part of the spec: unknown fields are errors, nothing changes after parsing, no NaN or infinity."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class HubModel(SpecModel):
+    """A base model by repository and full commit, so that a run can be repeated."""
+
+    repo: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]*/[\w.-]+$", max_length=200)]
+    revision: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+
+
+class PromptSource(SpecModel):
+    """Prompts, written out."""
+
+    inline: list[Prompt] = Field(min_length=1, max_length=10_000)
+
+
+class ShapesRewardSpec(SpecModel):
+    """The verifiable shapes reward."""
+
+    type: Literal["shapes"]
+    weight: float = Field(default=1.0, gt=0, le=1000)
+
+
+RewardComponent = ShapesRewardSpec
+
+
+class RewardSpec(SpecModel):
+    """What is optimised, and what is measured beside it and never optimised (`held_out`)."""
+
+    components: list[RewardComponent] = Field(min_length=1, max_length=16)
+    held_out: list[RewardComponent] = Field(default_factory=list, max_length=16)
+
+
+class EGRPOMethod(SpecModel):
+    """E-GRPO, arXiv 2601.00423: where along the schedule noise enters, and how far each stochastic step reaches.
+
+    `shift` None keeps the pipeline's own schedule. `active_steps` is a leading fraction of the schedule or a list of
+    step indices; `active_steps_per_update` draws that many of them anew for every update (None: all).
+    """
+
+    type: Literal["egrpo"] = "egrpo"
+    sampling_steps: int = Field(default=16, ge=2, le=200)
+    shift: float | None = Field(default=None, gt=0, le=100)
+    eta: float = Field(default=0.7, gt=0, le=10)
+    entropy_threshold: float = Field(default=2.2, ge=0, le=100)
+    merging: Literal["adaptive", "fixed", "none"] = "adaptive"
+    fixed_length: int | None = Field(default=None, ge=1, le=200, validate_default=True)
+    active_steps: Annotated[
+        Annotated[float, Field(gt=0, le=1), Tag("#scalar")]
+        | Annotated[list[Annotated[int, Field(ge=0)]], Tag("#list")],
+        _LIST_OR_SCALAR,
+    ] = 0.5
+    active_steps_per_update: int | None = Field(default=None, ge=1)
+    group_size: int = Field(default=12, ge=2, le=512)
+    dispersion_limit: float = Field(default=1.5, gt=1, le=1000, validate_default=True)
+    guidance_scale: float = Field(default=3.5, ge=0, le=100)
+
+    @field_validator("fixed_length")
+    @classmethod
+    def _fixed_length_goes_with_fixed(cls, value: int | None, info: ValidationInfo) -> int | None:
+        merging = info.data.get("merging")
+        if merging == "fixed" and value is None:
+            raise PydanticCustomError("missing", "merging 'fixed' needs fixed_length, e.g. 2, 4 or 6")
+        if merging in ("adaptive", "none") and value is not None:
+            raise PydanticCustomError("unexpected", f"fixed_length goes with merging 'fixed', not {merging!r}")
+        return value
+
+    @field_validator("active_steps")
+    @classmethod
+    def _active_steps_exist(cls, value: float | list[int], info: ValidationInfo) -> float | list[int]:
+        steps = info.data.get("sampling_steps")
+        if isinstance(value, float) or steps is None:
+            return value
+        if not value or sorted(set(value)) != value or value[-1] >= steps:
+            raise PydanticCustomError(
+                "active_steps", f"active_steps must be different indices in rising order from 0 to {steps - 1}"
+            )
+        return value
+
+    @field_validator("active_steps_per_update")
+    @classmethod
+    def _no_more_than_there_are(cls, value: int | None, info: ValidationInfo) -> int | None:
+        active, steps = info.data.get("active_steps"), info.data.get("sampling_steps")
+        if value is None or active is None or steps is None:
+            return value
+        count = len(schedule.active_indices(active, steps))
+        if value > count:
+            raise PydanticCustomError(
+                "active_steps_per_update", f"there are {count} active steps; allowed: 1 to {count}"
+            )
+        return value
+
+    @field_validator("dispersion_limit")
+    @classmethod
+    def _plan_stays_below_the_limit(cls, value: float, info: ValidationInfo) -> float:
+        # Without an explicit shift the schedule is the pipeline's own, and the plan is checked when that is known.
+        names = ("sampling_steps", "shift", "eta", "entropy_threshold", "merging", "fixed_length", "active_steps")
+        if info.data.get("shift") is None or any(name not in info.data for name in names):
+            return value
+        fields = {name: info.data[name] for name in names}
+        sigmas = schedule.shifted_sigmas(fields["sampling_steps"], fields["shift"])
+        try:
+            _plan(sigmas, fields, value)
+        except DispersionError as error:
+            raise PydanticCustomError("dispersion", "{reason}", {"reason": str(error)}) from error
+        return value
+
+    def plan(self, sigmas: list[float]) -> schedule.MergePlan:
+        """Returns the merge plan on a schedule of sampling_steps + 1 times.
+
+        Raises:
+            DispersionError: a merged step is above `dispersion_limit`.
+        """
+        return _plan(sigmas, self.model_dump(), self.dispersion_limit)
+
+
+def _plan(sigmas: list[float], fields: Mapping[str, Any], dispersion_limit: float) -> schedule.MergePlan:
+    return schedule.merge_plan(
+        sigmas,
+        eta=fields["eta"],
+        active=schedule.active_indices(fields["active_steps"], fields["sampling_steps"]),
+        merging=fields["merging"],
+        entropy_threshold=fields["entropy_threshold"],
+        fixed_length=fields["fixed_length"],
+        dispersion_limit=dispersion_limit,
+    )
+
+
+class LoRASpec(SpecModel):
+    """The trained adapter. `targets`: a named set of `egrpo.lora`, a list of module names, or None: the model's own."""
+
+    rank: int = Field(default=32, ge=1, le=1024)
+    alpha: float = Field(default=64, gt=0, le=4096)
+    targets: (
+        Annotated[
+            Annotated[Literal["attention", "attention_mlp", "all"], Tag("#scalar")]
+            | Annotated[list[ModuleName], Field(min_length=1), Tag("#list")],
+            _LIST_OR_SCALAR,
+        ]
+        | None
+    ) = None
+
+
+class TrainingSpec(SpecModel):
+    """Optimiser, its schedule, and the numbers of the objective. `steps` counts optimizer steps.
+
+    `advantage_std_floor`: a group's deviations are divided by max(std, floor), so that groups which hardly differ do
+    not have their noise amplified. `micro_batch_size` bounds how many images pass the network at once (None: by the
+    model's size); it never changes the result.
+    """
+
+    steps: int = Field(default=300, ge=1, le=100_000)
+    prompts_per_update: int = Field(default=8, ge=1, le=1024)
+    learning_rate: float = Field(default=2e-4, gt=0, le=1)
+    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int = Field(default=0, ge=0)
+    lora: LoRASpec = Field(default_factory=LoRASpec)
+    seed: int = Field(default=42, ge=0, lt=2**32)
+    clip_range: float = Field(default=1e-4, gt=0, lt=1)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0, le=1)
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1)
+    adam_beta2: float = Field(default=0.999, ge=0, lt=1)
+    advantage_clip: float = Field(default=5.0, gt=0)
+    advantage_std_floor: float = Field(default=0.0, ge=0)
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    kl_weight: float = Field(default=0.0, ge=0)
+    updates_per_rollout: int = Field(default=1, ge=1, le=100)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    micro_batch_size: int | None = Field(default=None, ge=1, le=65_536)
+
+
+class EvaluationSpec(SpecModel):
+    """Fixed prompts and seeds, drawn by the plain ODE.
+
+    `prompts` as a number sets that many of the spec's prompts aside: they are not trained on. It never takes more than
+    half of them; a single prompt is both trained on and evaluated. `sampling_steps` None: the method's.
+    """
+
+    every_steps: int = Field(default=25, ge=1)
+    prompts: Annotated[
+        Annotated[int, Field(ge=1, le=10_000), Tag("#scalar")] | Annotated[PromptSource, Tag("#object")],
+        _OBJECT_OR_SCALAR,
+    ] = 16
+    images_per_prompt: int = Field(default=4, ge=1, le=256)
+    seed: int = Field(default=1234, ge=0, lt=2**32)
+    sampling_steps: int | None = Field(default=None, ge=1, le=200)
+
+
+class CheckpointSpec(SpecModel):
+    """How often the state is committed, and which of the committed states stay."""
+
+    every_steps: int = Field(default=25, ge=1)
+    keep_last: int = Field(default=3, ge=1)
+    keep_best: int = Field(default=2, ge=0)
+
+
+class ExportSpec(SpecModel):
+    """Formats of the exported adapter."""
+
+    formats: list[Literal["diffusers"]] = Field(default_factory=lambda: ["diffusers"], min_length=1)  # type: ignore[arg-type]
+
+
+class TrainSpec(SpecModel):
+    """One training run, whole."""
+
+    # A service that must not read its host's folders sets this to False in its own subclass.
+    local_models_allowed: ClassVar[bool] = True
+
+    name: str = Field(default="run", min_length=1, max_length=200)
+    base_model: Annotated[Annotated[str, Tag("#scalar")] | Annotated[HubModel, Tag("#object")], _OBJECT_OR_SCALAR]
+    prompts: PromptSource
+    reward: RewardSpec
+    method: EGRPOMethod = Field(default_factory=EGRPOMethod)
+    training: TrainingSpec = Field(default_factory=TrainingSpec)
+    evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec)
+    checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
+    export: ExportSpec = Field(default_factory=ExportSpec)
+    height: int | None = Field(default=None, ge=16, le=4096, multiple_of=16)
+    width: int | None = Field(default=None, ge=16, le=4096, multiple_of=16)
+
+    @field_validator("base_model")
+    @classmethod
+    def _model_is_known(cls, value: str | HubModel) -> str | HubModel:
+        if isinstance(value, HubModel) or value in catalogue.MODELS:
+            return value
+        if cls.local_models_allowed and Path(value).is_dir():
+            return value
+        allowed = [*sorted(catalogue.MODELS)] + (
+            ["a folder in FluxPipeline layout"] if cls.local_models_allowed else []
+        )
+        raise PydanticCustomError("unknown_model", "base_model is unknown", {"allowed": allowed})
+
+    def digest(self) -> str:
+        """Returns the sha256 of everything in the spec that decides the result (all but the name)."""
+        document = self.model_dump(mode="json", exclude={"name"})
+        return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    def split_prompts(self) -> tuple[list[str], list[str]]:
+        """Returns the prompts to train on and the prompts to evaluate on; duplicates count once."""
+        prompts = list(dict.fromkeys(self.prompts.inline))
+        if isinstance(self.evaluation.prompts, PromptSource):
+            return prompts, list(dict.fromkeys(self.evaluation.prompts.inline))
+        if len(prompts) == 1:
+            return prompts, prompts
+        count = min(self.evaluation.prompts, len(prompts) // 2)
+        held_out = set(random.Random(self.evaluation.seed).sample(range(len(prompts)), count))
+        train = [prompt for index, prompt in enumerate(prompts) if index not in held_out]
+        return train, [prompts[index] for index in sorted(held_out)]
+
+
+@dataclass(frozen=True)
+class SpecIssue:
+    """One thing wrong with a spec: where (JSON pointer), what, the value, and what would be allowed."""
+
+    pointer: str
+    code: str
+    detail: str
+    value: Any
+    allowed: Any = None
+
+    def __str__(self) -> str:
+        allowed = "" if self.allowed is None else f"; allowed: {self.allowed}"
+        value = "" if self.code == "missing" else f" (got {_short(self.value)})"
+        return f"{self.pointer}: {self.detail}{value}{allowed}"
+
+
+_LIMITS = {
+    "ge": ">=", "gt": ">", "le": "<=", "lt": "<", "multiple_of": "a multiple of", "max_length": "length at most",
+    "min_length": "length at least", "pattern": "", "expected": "", "allowed": "",
+}  # fmt: skip
+
+
+def spec_issues(error: ValidationError) -> list[SpecIssue]:
+    """Returns every problem that pydantic found, each with a JSON pointer and what is allowed."""
+    return [_issue(item) for item in error.errors(include_url=False)]
+
+
+def _issue(item: Mapping[str, Any]) -> SpecIssue:
+    location = [str(part) for part in item["loc"] if not str(part).startswith("#")]
+    pointer = "/" + "/".join(part.replace("~", "~0").replace("/", "~1") for part in location)
+    context = item.get("ctx", {})
+    allowed = [f"{word} {context[key]}".strip() for key, word in _LIMITS.items() if key in context]
+    return SpecIssue(pointer, item["type"], item["msg"], item["input"], ", ".join(allowed) or None)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def parse_spec(document: Any) -> TrainSpec:
+    """Returns the spec of a parsed YAML or JSON document.
+
+    Raises:
+        ConfigError: with every problem of the document, one a line: pointer, reason, value, what is allowed.
+    """
+    if not isinstance(document, Mapping):
+        raise ConfigError(f"the spec must be a mapping, got {type(document).__name__}")
+    try:
+        return TrainSpec.model_validate(document)
+    except ValidationError as error:
+        issues = spec_issues(error)
+        raise ConfigError("\n".join(str(issue) for issue in issues)) from error
