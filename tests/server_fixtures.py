@@ -98,6 +98,7 @@ class Servers:
         for process in (self.postgres, self.valkey, self.weed):
             if process is not None:
                 process.stop(grace_s=0)
+        seaweed.remove_sockets(self.weed_ports)
         self.guard.close()
 
 

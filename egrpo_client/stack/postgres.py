@@ -9,6 +9,7 @@ import importlib.util
 import os
 import pwd
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -74,10 +75,12 @@ def check_version(data: Path) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Initdb:
-    """A running `initdb` and the password file that it reads."""
+    """A running `initdb`. It works on a draft: a folder that has the final name holds a whole cluster."""
 
     process: ServerProcess
     password_file: Path
+    draft: Path
+    data: Path
 
     def finish(self, timeout_s: float = 60.0) -> None:
         """Waits until the cluster is made, and removes the password file.
@@ -90,6 +93,7 @@ class Initdb:
         finally:
             self.process.stop()
             self.password_file.unlink()
+        self.draft.rename(self.data)
 
 
 def start_initdb(data: Path, superuser_password: str, log_path: Path) -> Initdb | None:
@@ -101,15 +105,17 @@ def start_initdb(data: Path, superuser_password: str, log_path: Path) -> Initdb 
     check_version(data)
     if (data / "PG_VERSION").exists():
         return None
-    data.mkdir(parents=True, exist_ok=True)
-    data.chmod(0o700)
+    draft = data.with_name(data.name + ".draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True, mode=0o700)
     user = _owner()
     if user is not None:
-        os.chown(data, user.pw_uid, user.pw_gid)
+        os.chown(draft, user.pw_uid, user.pw_gid)
     password_file = _password_file(superuser_password, user)
-    command = ["initdb", "-D", str(data), "-U", SUPERUSER, "--auth=scram-sha-256", f"--pwfile={password_file}"]
+    command = ["initdb", "-D", str(draft), "-U", SUPERUSER, "--auth=scram-sha-256", f"--pwfile={password_file}"]
     command += ["--encoding=UTF8", "--no-locale", "--no-instructions"]
-    return Initdb(ServerProcess("initdb", _as_owner(command, user), log_path, cwd=Path("/")), password_file)
+    process = ServerProcess("initdb", _as_owner(command, user), log_path, cwd=Path("/"))
+    return Initdb(process, password_file, draft, data)
 
 
 def start(data: Path, port: int, log_path: Path, options: tuple[str, ...] = ()) -> ServerProcess:

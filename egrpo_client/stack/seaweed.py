@@ -67,7 +67,9 @@ def start(data: Path, ports: dict[str, int], credentials: S3Credentials, log_pat
     argv += [
         "-master.telemetry=false",
         f"-master.volumeSizeLimitMB={VOLUME_SIZE_LIMIT_MB}",
-        "-volume.max=0",  # As many volumes as the disk holds.
+        # The disk is the limit: the default of 8 volumes of one bucket each, and "0" on a small disk, run out early.
+        "-volume.max=1000",
+        "-volume.minFreeSpace=500MiB",  # The default, 1 % of the disk, stops writes on a large disk too early.
         "-volume.preStopSeconds=0",
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
@@ -79,6 +81,13 @@ def start(data: Path, ports: dict[str, int], credentials: S3Credentials, log_pat
 def wait_ready(process: ServerProcess, ports: dict[str, int]) -> None:
     """Returns as soon as the S3 gateway answers and the master knows a volume server to write to."""
     process.wait_ready(lambda: _gateway_answers(ports["s3"]) and _can_assign(ports["master"]), READY_TIMEOUT_S)
+
+
+def remove_sockets(ports: dict[str, int]) -> None:
+    """Removes the sockets that a killed server left in /tmp, where it makes them whatever it is told."""
+    for name in PORT_NAMES:
+        stem = f"seaweedfs-{name.replace('_', '-')}-{ports[name]}.sock"
+        Path("/tmp", stem).unlink(missing_ok=True)
 
 
 def _write_identities(path: Path, credentials: S3Credentials) -> Path:
