@@ -1,1 +1,1 @@
-"""The schema's history, by alembic: `python -m migrations upgrade`. Expand, then contract; never edited once released."""
+"""The history of the schema, by alembic. Expand, then contract; a migration is never edited once released."""
