@@ -9,8 +9,10 @@ StackError
 └── ServerStartError        a server ended or stayed silent while starting; carries the end of its log
 """
 
+from egrpo_client.errors import ClientError
 
-class StackError(RuntimeError):
+
+class StackError(ClientError):
     """Says, in one or two sentences for the user, what is wrong with the local stack and what to do."""
 
 

@@ -25,14 +25,6 @@ FORMAT = 1
 REQUIRED_FREE_GB = 2.0
 
 
-def default_home() -> Path:
-    """Returns the data folder: `$EGRPO_HOME`, else `egrpo` in the user's data directory."""
-    if home := os.environ.get("EGRPO_HOME"):
-        return Path(home).expanduser().resolve()
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(data) / "egrpo"
-
-
 @dataclasses.dataclass
 class StackState:
     """What a stack keeps between runs, and what it tells other commands while it runs."""

@@ -11,7 +11,6 @@ import http.client
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,6 +32,7 @@ API_READY_TIMEOUT_S = 60.0
 # A worker that is told to stop writes and uploads a checkpoint of its running job first.
 WORKER_GRACE_S = 60.0
 RESTARTS_MAX, RESTARTS_WINDOW_S = 3, 300.0
+SUPERVISE_EVERY_S = 0.5
 
 Told = Callable[[str], None]
 
@@ -77,14 +77,15 @@ class LocalStack:
                 with self.signals.deferred():
                     self._stop()
 
-    def supervise(self, stop: threading.Event) -> None:
-        """Restarts servers that end by themselves, until `stop` is set.
+    def supervise(self) -> None:
+        """Restarts servers that end by themselves, until a stop is requested.
 
         Raises:
             ServerStartError: a server ended too often.
         """
-        while not stop.wait(0.5):
-            for name, server in self._servers.items():
+        while True:
+            time.sleep(SUPERVISE_EVERY_S)
+            for name, server in list(self._servers.items()):
                 if not server.process.is_running():
                     self._restart(name, server)
 

@@ -1,0 +1,60 @@
+# The entry points of the project; `make help` lists them.
+#
+# Everything runs in .venv, which is made on first use and brought up to date when pyproject.toml or constraints.txt
+# change. Nothing needs root, Docker, or any network but the package registry.
+
+PYTHON ?= python3
+SEED ?=
+OUTPUT ?= out/quickstart
+SPEC ?= examples/quickstart.yaml
+SEEDS ?= 1 2 3
+# `make test TESTS=tests/unit` runs a part; `make test PYTEST="-x -q"` passes options on.
+TESTS ?= tests
+PYTEST ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The name carries what was installed: an edited pin makes another name, and pip runs again.
+STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+
+# glibc reads these once, when a process starts: without them it gives a training step's memory back to the kernel and
+# asks for it again in the next step, which costs up to half of the time on a CPU.
+export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
+export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench install
+
+help:  ## Show this list.
+	@grep -hE '^[a-z]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*  ## (.*)/  make \1\t\2/' | expand -t 16
+	@echo
+	@echo '  make run SEED=1          another seed for the example job'
+	@echo '  make test TESTS=tests/unit PYTEST=-x'
+	@echo '  make run PYTHON=python3.12   the interpreter of a new .venv (3.11 or later)'
+
+run: $(STAMP)  ## Example job on a local stack, from submission to adapter; leaves out/quickstart/.
+	@$(BIN)/egrpo quickstart --spec $(SPEC) --output $(OUTPUT) $(if $(SEED),--seed $(SEED))
+
+test: $(STAMP)  ## All tests, on real servers that they start themselves.
+	@$(BIN)/python -m pytest $(TESTS) $(PYTEST)
+
+check: $(STAMP)  ## Lint, format, types, import arrows, docstrings.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pydoclint --quiet api egrpo egrpo_client jobs migrations worker
+
+bench: $(STAMP)  ## The example job with three seeds, and the service against the bare trainer: tables.
+	$(BIN)/python bench/quickstart.py --seeds $(SEEDS)
+	$(BIN)/python bench/service_overhead.py
+
+install: $(STAMP)  ## Make .venv, or bring it up to date.
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'egrpo needs Python 3.11 or later: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11'; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo 'installing packages into $(VENV) (several minutes the first time)'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@rm -f $(VENV)/.installed-* && touch $@
