@@ -38,12 +38,14 @@ run: $(STAMP)  ## Example job on a local stack, from submission to adapter; leav
 test: $(STAMP)  ## All tests, on real servers that they start themselves.
 	@$(BIN)/python -m pytest $(TESTS) $(PYTEST)
 
-check: $(STAMP)  ## Lint, format, types, import arrows, docstrings.
+check: $(STAMP)  ## Lint, format, types, import arrows, docstrings, images.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pydoclint --quiet api egrpo egrpo_client jobs migrations worker
+	$(BIN)/hadolint docker/Dockerfile
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker/compose.yaml
 
 bench: $(STAMP)  ## The example job with three seeds, and the service against the bare trainer: tables.
 	$(BIN)/python bench/quickstart.py --seeds $(SEEDS)
