@@ -108,7 +108,7 @@ class InvalidRequest(ServiceError, ValueError):
     title = "Invalid request"
 
     def __init__(self, errors: Sequence[FieldError]) -> None:
-        places = ", ".join(error.pointer or error.parameter or "/" for error in errors[:5])
+        places = ", ".join(error.parameter or error.pointer or "the body" for error in errors[:5])
         count = "1 problem" if len(errors) == 1 else f"{len(errors)} problems"
         super().__init__(f"{count}: {places}{', …' if len(errors) > 5 else ''}")
         self.errors = tuple(errors)

@@ -208,7 +208,7 @@ class ObjectStore:
         """
         if self._signer is None:
             raise SettingsError("EGRPO_S3_PUBLIC_ENDPOINT is not set")
-        return self._signer.presigned_get_object(
+        url: str = self._signer.presigned_get_object(
             self.bucket,
             key,
             expires=timedelta(seconds=expires_s),
@@ -217,6 +217,7 @@ class ObjectStore:
                 "response-content-type": content_type,
             },
         )
+        return url
 
 
 def _client(settings: Settings, endpoint: str) -> Minio:

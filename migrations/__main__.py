@@ -20,7 +20,7 @@ from jobs.db import make_engine, translated_errors
 from jobs.errors import ServiceError
 from jobs.settings import DatabaseSettings, load
 
-_LOCK = 0x6567_7270_6F01  # "egrpo", 1; the reaper and others have their own
+_LOCK = 0x6567_7270_6F00  # "egrpo", 0; the reaper has 1
 
 
 def script_directory() -> ScriptDirectory:
