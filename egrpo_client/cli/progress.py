@@ -87,7 +87,7 @@ class LiveView:
         """Moves the bar and prints new log messages above it."""
         self._numbers.take(update.events)
         for message in _messages(update.events):
-            self._progress.console.print(message, markup=False)
+            self._progress.console.print(message, markup=False, highlight=False)
         progress = update.job.get("progress") or {}
         self._progress.update(
             self._task,
@@ -131,7 +131,7 @@ class LineView:
             self._print("  ".join(part for part in parts if part))
 
     def _print(self, line: str) -> None:
-        self._console.print(line, markup=False, soft_wrap=True)
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def summary_line(job: JSON) -> str:
