@@ -6,6 +6,7 @@ t_0 = 1 > t_1 > ... > t_T = 0; eta is the paper's noise scale a. Nothing here kn
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -148,7 +149,7 @@ def _length(
 
 
 def _check_schedule(sigmas: Sequence[float], active: Sequence[int]) -> None:
-    falling = all(a > b for a, b in zip(sigmas, sigmas[1:], strict=False))
+    falling = all(a > b for a, b in itertools.pairwise(sigmas))
     if len(sigmas) < 2 or not falling or sigmas[0] > 1 or sigmas[-1] != 0:
         raise ConfigError(f"the schedule must fall from at most 1 to 0, got {list(sigmas)}")
     if not active or min(active) < 0 or max(active) >= len(sigmas) - 1:

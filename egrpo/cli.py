@@ -1,0 +1,168 @@
+"""`python -m egrpo plan` and `python -m egrpo train`. Torch is imported only by `train`, after the spec was checked.
+
+Exit codes: 0 done, 2 bad spec or usage, 65 not finite, 66 model, 69 reward, 70 anything else, 75 stopped by SIGTERM
+after a checkpoint was committed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+import yaml
+
+from egrpo import schedule
+from egrpo.config import TrainSpec, parse_spec
+from egrpo.errors import ConfigError, EGRPOError, StopRequested
+from egrpo.events import EventWriter
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns the exit code of the process."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    return command(options)
+
+
+def plan(options: argparse.Namespace) -> int:
+    """Prints the merge plan of a shifted schedule, as a table or JSON."""
+    try:
+        sigmas = schedule.shifted_sigmas(options.steps, options.shift)
+        merged = schedule.merge_plan(
+            sigmas,
+            eta=options.eta,
+            active=schedule.active_indices(options.active_steps, options.steps),
+            merging=options.merging,
+            entropy_threshold=options.entropy_threshold,
+            fixed_length=options.fixed_length,
+            dispersion_limit=options.dispersion_limit,
+        )
+    except ConfigError as error:
+        print(f"egrpo: {error}", file=sys.stderr)
+        return error.exit_code
+    print(json.dumps(merged.to_dict()) if options.json else _table(merged, options.group_size))
+    return 0
+
+
+def _table(merged: schedule.MergePlan, group_size: int) -> str:
+    rows = [f"{'step':>8} {'time':>15} {'length':>6} {'entropy':>8} {'dispersion':>10}"]
+    for step in merged.steps:
+        times = f"{merged.sigmas[step.start]:.4f}->{merged.sigmas[step.end]:.4f}"
+        path = f"{step.start}->{step.end}"
+        rows.append(f"{path:>8} {times:>15} {step.length:>6} {step.entropy:>8.3f} {step.dispersion:>10.3f}")
+    rows.append(f"{merged.network_evaluations(group_size)} network evaluations per prompt with groups of {group_size}")
+    return "\n".join(rows)
+
+
+def train(options: argparse.Namespace) -> int:
+    """Trains by a spec file; maps every way to end to an exit code and, but for a stop, to a last event."""
+    output: Path = options.output
+    events = EventWriter(output, options.events_fd)
+    stop = _StopFlag()
+    try:
+        spec = read_spec(options.spec)
+        # Both libraries announce on import what FLUX does not use, and draw bars of their own.
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        from egrpo.train import train as train_run
+
+        path = train_run(
+            spec,
+            output,
+            resume=options.resume,
+            events=events,
+            check_stop=stop.check,
+            show_progress=options.events_fd is None,
+        )
+        print(_summary(path))
+        return 0
+    except StopRequested as stopped:
+        events.log(str(stopped), level="warning")
+        return stopped.exit_code
+    except EGRPOError as error:
+        events.error(error)
+        print(f"egrpo: {error}", file=sys.stderr)
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001  the edge of the process: whatever it was, the supervisor must hear of it
+        events.error(error)
+        traceback.print_exc()
+        return EGRPOError.exit_code
+
+
+def read_spec(path: Path) -> TrainSpec:
+    """Returns the spec of a YAML or JSON file.
+
+    Raises:
+        ConfigError: it cannot be read, is no YAML, or is wrong; the message names every field.
+    """
+    try:
+        document = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
+    return parse_spec(document)
+
+
+def _summary(path: Path) -> str:
+    report = json.loads(path.read_text())
+    low, high = report["paired_delta_ci95"]
+    return (
+        f"reward {report['eval_reward_before']:.3f} -> {report['eval_reward_after']:.3f} "
+        f"(paired 95% interval of the difference {low:+.3f} to {high:+.3f}), "
+        f"strict accuracy {report['strict_accuracy_before']:.1%} -> {report['strict_accuracy_after']:.1%}, "
+        f"{report['seconds']:.0f} s; {path}"
+    )
+
+
+class _StopFlag:
+    """Set by SIGTERM or SIGINT, looked at between micro-batches; a second SIGINT interrupts at once."""
+
+    def __init__(self) -> None:
+        self._signal: int | None = None
+        signal.signal(signal.SIGTERM, self._set)
+        signal.signal(signal.SIGINT, self._set)
+
+    def _set(self, number: int, frame: FrameType | None) -> None:
+        if self._signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._signal = number
+
+    def check(self) -> None:
+        """Raises `StopRequested` if a signal arrived."""
+        if self._signal is not None:
+            raise StopRequested(f"stopped by {signal.Signals(self._signal).name}")
+
+
+def _active_steps(text: str) -> float | list[int]:
+    return [int(part) for part in text.split(",")] if "," in text or text.isdigit() else float(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m egrpo", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    plan_parser = commands.add_parser("plan", help="which steps are stochastic and how far each reaches")
+    plan_parser.add_argument("--steps", type=int, default=16, help="sampling steps T")
+    plan_parser.add_argument("--shift", type=float, default=3.0)
+    plan_parser.add_argument("--eta", type=float, default=0.7, help="noise scale")
+    plan_parser.add_argument("--entropy-threshold", type=float, default=2.2)
+    plan_parser.add_argument("--merging", choices=["adaptive", "fixed", "none"], default="adaptive")
+    plan_parser.add_argument("--fixed-length", type=int, default=None)
+    plan_parser.add_argument(
+        "--active-steps", type=_active_steps, default=0.5, help="leading fraction, e.g. 0.5, or indices, e.g. 0,1,2"
+    )
+    plan_parser.add_argument("--dispersion-limit", type=float, default=1.5)
+    plan_parser.add_argument("--group-size", type=int, default=12)
+    plan_parser.add_argument("--json", action="store_true")
+    plan_parser.set_defaults(command=plan)
+    train_parser = commands.add_parser("train", help="train an adapter by a spec file")
+    train_parser.add_argument("spec", type=Path, metavar="SPEC.yaml")
+    train_parser.add_argument("--output", type=Path, required=True, metavar="RUN", help="the run's folder")
+    train_parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint in RUN")
+    train_parser.add_argument("--events-fd", type=int, default=None, metavar="N", help="write NDJSON events there")
+    train_parser.set_defaults(command=train)
+    return parser

@@ -1,0 +1,109 @@
+"""The trained adapter: low-rank matrices on the transformer's linear layers, by peft, and how it is switched.
+
+Three states of the transformer matter: with the adapter (the policy), without it (the base, for the KL term), and with
+the adapter folded into the weights (rollout and evaluation: the same function without the cost of two small products
+per layer). Folding swaps copies in and puts the original tensors back, so that nothing drifts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from peft.tuners.lora import Linear as LoRALinear
+from torch import Tensor, nn
+
+from egrpo.config import LoRASpec
+from egrpo.errors import ConfigError
+
+ADAPTER = "default"
+# Folding holds a second copy of the adapted weights: not worth it where they are large, and never in bfloat16, where a
+# small update is lost when it is added to a weight.
+_FOLD_LIMIT_BYTES = 2**31
+
+_ATTENTION = r"\.attn\.(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj|to_add_out)"
+_MLP = r"(\.ff|\.ff_context)\.net\.(0\.proj|2)|^single_transformer_blocks\.\d+\.(proj_mlp|proj_out)"
+TARGET_SETS = {
+    "attention": rf"({_ATTENTION})$",
+    "attention_mlp": rf"({_ATTENTION}|{_MLP})$",
+    "all": r"",
+}
+
+
+def add_adapter(transformer: Any, spec: LoRASpec, default_targets: str, seed: int) -> list[tuple[str, nn.Parameter]]:
+    """Adds the adapter to a frozen transformer and returns its parameters by name, float32, in a fixed order.
+
+    The first factor is drawn from `seed`, the second is zero: the policy starts as the base.
+    """
+    names = target_modules(transformer, spec.targets or default_targets)
+    torch.manual_seed(seed)
+    config = LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules=names, init_lora_weights=True)  # type: ignore[arg-type]
+    transformer.add_adapter(config, adapter_name=ADAPTER)
+    parameters = sorted((n, p) for n, p in transformer.named_parameters() if ".lora_" in n)
+    for _, parameter in parameters:
+        parameter.data = parameter.data.float()
+        parameter.requires_grad_(True)
+    return parameters
+
+
+def target_modules(transformer: nn.Module, targets: str | list[str]) -> list[str]:
+    """Returns full names of the linear layers of a named set, or of those that end in one of the given names.
+
+    Raises:
+        ConfigError: a name fits no linear layer; the message lists the kinds of layers there are.
+    """
+    linear = [name for name, module in transformer.named_modules() if isinstance(module, nn.Linear)]
+    if isinstance(targets, str):
+        return [name for name in linear if re.search(TARGET_SETS[targets], name)]
+    chosen = []
+    for target in targets:
+        matches = [name for name in linear if name == target or name.endswith(f".{target}")]
+        if not matches:
+            kinds = sorted({re.sub(r"^.*\.\d+\.(?=[a-z])", "", name) for name in linear})
+            raise ConfigError(f"/training/lora/targets: {target!r} fits no linear layer; allowed: {kinds}")
+        chosen += matches
+    return sorted(set(chosen))
+
+
+def adapter_tensors(parameters: list[tuple[str, nn.Parameter]]) -> dict[str, Tensor]:
+    """Returns the adapter's tensors by name, detached, on the CPU."""
+    return {name: parameter.detach().cpu().contiguous() for name, parameter in parameters}
+
+
+@contextmanager
+def base_weights(transformer: Any) -> Iterator[None]:
+    """Switches the adapter off inside the block."""
+    transformer.disable_adapters()
+    try:
+        yield
+    finally:
+        transformer.enable_adapters()
+
+
+@contextmanager
+def folded_weights(transformer: nn.Module) -> Iterator[None]:
+    """Folds the adapter into the weights inside the block, if that is exact and affordable; otherwise does nothing."""
+    layers = [module for module in transformer.modules() if isinstance(module, LoRALinear)]
+    if not _can_fold(layers):
+        yield
+        return
+    originals = [layer.get_base_layer().weight.data for layer in layers]
+    try:
+        for layer, original in zip(layers, originals, strict=True):
+            layer.get_base_layer().weight.data = original + layer.get_delta_weight(ADAPTER)
+            layer.merged_adapters.append(ADAPTER)
+        yield
+    finally:
+        for layer, original in zip(layers, originals, strict=True):
+            layer.get_base_layer().weight.data = original
+            layer.merged_adapters.clear()
+
+
+def _can_fold(layers: list[LoRALinear]) -> bool:
+    weights = [layer.get_base_layer().weight for layer in layers]
+    exact = all(weight.dtype == torch.float32 for weight in weights)
+    return exact and sum(weight.numel() * weight.element_size() for weight in weights) <= _FOLD_LIMIT_BYTES

@@ -1,0 +1,373 @@
+"""One run's book: what is loaded, which step it is at, what is evaluated, committed, resumed and left behind.
+
+`egrpo.train` is the method; everything about files, events and restarts is here.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from egrpo import checkpoint, report
+from egrpo.advantage import Advantages
+from egrpo.config import TrainSpec
+from egrpo.errors import CheckpointError, ConfigError, StopRequested
+from egrpo.evaluate import (
+    Evaluation,
+    EvaluationSet,
+    WeightedReward,
+    draw_samples,
+    evaluate,
+    evaluation_seeds,
+    save_png,
+)
+from egrpo.events import METRICS_FILE, EventWriter, file_entries
+from egrpo.export import export_adapter
+from egrpo.lora import base_weights
+from egrpo.models import load_model, resolve
+from egrpo.models.flux import FluxAdapter, PromptEmbeds
+from egrpo.policy import Policy
+from egrpo.rewards import load_reward
+from egrpo.rollout import Branch, Rollout
+from egrpo.schedule import MergePlan
+from egrpo.state import CurvePoint, Draws, History, history_from_json, history_to_json
+
+CHECKPOINTS, ADAPTER, SAMPLES = "checkpoints", "adapter", "samples"
+_DEFAULT_TARGETS = "attention"
+
+
+@dataclass
+class Batch:
+    """A rollout with its advantages, and how many optimizer steps were made on it."""
+
+    prompt_P: list[int]
+    rollout: Rollout
+    advantages: Advantages
+    old_log_probs_APG: Tensor | None = None
+    updates: int = 0
+
+
+class Run:
+    """The state of one run and its folder."""
+
+    def __init__(
+        self,
+        spec: TrainSpec,
+        output: Path,
+        events: EventWriter,
+        check_stop: Callable[[], None],
+        model: FluxAdapter,
+        policy: Policy,
+        rewards: Sequence[WeightedReward],
+    ) -> None:
+        self.spec, self.output, self.events = spec, output, events
+        self.model, self.policy, self.rewards = model, policy, tuple(rewards)
+        self.optimised = tuple(weighted for weighted in rewards if not weighted.is_held_out)
+        self.train_prompts, eval_prompts = spec.split_prompts()
+        self.plan: MergePlan = spec.method.plan(model.sigmas(spec.method.sampling_steps, spec.method.shift))
+        self.draws = Draws(spec.training.seed, len(self.train_prompts))
+        self.history = History()
+        self.step = 0
+        self.pending: Batch | None = None
+        embeds = model.encode_prompts([*self.train_prompts, *eval_prompts])
+        model.drop_text_encoders()
+        self._train_embeds = embeds[torch.arange(len(self.train_prompts), device=model.device)]
+        eval_rows = torch.arange(len(self.train_prompts), len(embeds), device=model.device)
+        self.evaluation_set = _evaluation_set(spec, model, eval_prompts, embeds[eval_rows])
+        self._values: dict[str, float] = {}
+        self._committed_step: int | None = None
+        self._bar: Any = None
+        self._started = time.monotonic()
+        self._first_step = 0
+        self._resumed_seconds = 0.0
+        self._snapshot = self._state()
+
+    @classmethod
+    def prepare(
+        cls,
+        spec: TrainSpec,
+        output: Path,
+        resume: bool,
+        events: EventWriter,
+        check_stop: Callable[[], None],
+        rewards: Sequence[WeightedReward] | None,
+    ) -> Run:
+        """Loads everything and, when asked to, the newest whole checkpoint.
+
+        Raises:
+            ConfigError: the folder holds another run, or a run and `resume` was not asked for.
+            ModelError: the base model cannot be loaded.
+        """
+        found = _checkpoint_to_resume(spec, output, resume)
+        events.phase("loading_model")
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "spec.json").write_text(spec.model_dump_json(indent=1) + "\n")
+        loaded = list(rewards) if rewards is not None else _load_rewards(spec)
+        model = load_model(spec, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        entry = resolve(spec.base_model)[0]
+        policy = Policy(model, spec, entry.default_lora_targets if entry else _DEFAULT_TARGETS, check_stop)
+        events.phase("warming_up")
+        run = cls(spec, output, events, check_stop, model, policy, loaded)
+        (output / "plan.json").write_text(json.dumps(run.plan.to_dict(), indent=1) + "\n")
+        run._restore(found)
+        run._say_what_runs()
+        return run
+
+    def embeds_of(self, prompt_P: Sequence[int]) -> PromptEmbeds:
+        """Returns the embeddings of some training prompts."""
+        return self._train_embeds[torch.tensor(prompt_P, device=self.model.device)]
+
+    def measure(self, values: dict[str, float]) -> None:
+        """Collects measurements of the step under way."""
+        self._values |= values
+
+    def finish_step(self, seconds: float) -> None:
+        """Counts an optimizer step and publishes what was measured."""
+        self.step += 1
+        self.history.training_seconds += seconds
+        self._snapshot = self._state()
+        self.events.metric(self.step, {**self._values, "seconds": seconds})
+        rate = (self.step - self._first_step) / (time.monotonic() - self._started)
+        total = self.spec.training.steps
+        self.events.progress(self.step, total, rate, (total - self.step) / rate)
+        if self._bar is not None:
+            self._bar.update(1)
+            self._show(reward=f"{self._values.get('reward_mean', float('nan')):.3f}")
+        self._values = {}
+
+    def evaluate_if_due(self) -> None:
+        """Evaluates at step 0, every `every_steps` and at the end, unless this step was evaluated already."""
+        due = self.step % self.spec.evaluation.every_steps == 0 or self.step == self.spec.training.steps
+        if not due or self.history.reward_at(self.step) is not None:
+            return
+        self.events.phase("evaluating")
+        with self.policy.deployed_weights(), self.policy.rollout_weights():
+            evaluation = evaluate(self.model, self.policy.sampler, self.rewards, self.evaluation_set)
+        self._record(evaluation)
+        self._snapshot = self._state()
+        if self.step < self.spec.training.steps:
+            self.events.phase("training")
+
+    def commit_if_due(self) -> None:
+        """Commits a checkpoint every `every_steps` and at the end."""
+        if self.step % self.spec.checkpoint.every_steps == 0 or self.step == self.spec.training.steps:
+            self.commit()
+
+    def commit(self) -> None:
+        """Commits the last finished optimizer step, unless it is on disk already."""
+        if self._committed_step == self.step:
+            return
+        self.events.phase("checkpointing")
+        state, tensors = self._snapshot
+        root = self.output / CHECKPOINTS
+        committed = checkpoint.commit(
+            root,
+            self.step,
+            tensors={**self.policy.tensors(), **tensors},
+            state={**state, "history": history_to_json(self._history_now())},
+            spec_digest=self.spec.digest(),
+            eval_reward=self.history.reward_at(self.step),
+        )
+        self._committed_step = self.step
+        path = str(committed.path.relative_to(self.output))
+        files = [*committed.files, *file_entries(committed.path, [checkpoint.MANIFEST])]
+        self.events.checkpoint(self.step, "state", path, files, committed.eval_reward)
+        checkpoint.prune(root, keep_last=self.spec.checkpoint.keep_last, keep_best=self.spec.checkpoint.keep_best)
+        if self.step < self.spec.training.steps:
+            self.events.phase("training")
+
+    @contextmanager
+    def committing_on_stop(self) -> Iterator[None]:
+        """Commits the last finished optimizer step when the block is stopped, and lets the stop go on."""
+        try:
+            yield
+        except StopRequested:
+            self.commit()
+            raise
+
+    @contextmanager
+    def progress_bar(self, shown: bool) -> Iterator[None]:
+        """Shows step, reward and remaining time inside the block."""
+        total = self.spec.training.steps
+        with tqdm(total=total, initial=self.step, unit="step", dynamic_ncols=True) if shown else nullcontext() as bar:
+            self._bar, self._shown = bar, {}
+            yield
+            self._bar = None
+
+    def finish(self) -> Path:
+        """Exports the adapter and writes the report; returns the report's path."""
+        self.commit()
+        self.events.phase("exporting")
+        with self.policy.deployed_weights():
+            files = file_entries(self.output / ADAPTER, export_adapter(self.model.transformer, self.output / ADAPTER))
+        self.events.checkpoint(self.step, "adapter", ADAPTER, files, self.history.reward_at(self.step))
+        prompts = self.evaluation_set.prompts
+        document = report.build_report(self.spec, prompts, self._history_now(), self.model.digest)
+        report.write_report(document, self.output)
+        captions = [prompts[p] for p in range(len(self.evaluation_set.sample_rows))]
+        before, after = self._sample_images(0), self._sample_images(self.step)
+        report.draw_contact_sheet(before, after, captions, min(4, len(captions)), self.output / report.CONTACT_SHEET)
+        report.draw_reward_curve(self.history.curve, self._training_curve(), self.output / report.REWARD_CURVE)
+        for name in (report.REPORT, report.CONTACT_SHEET, report.REWARD_CURVE):
+            self.events.artifact(name)
+        self.events.phase("done")
+        return self.output / report.REPORT
+
+    def _record(self, evaluation: Evaluation) -> None:
+        self.history.curve.append(CurvePoint(self.step, evaluation.reward, evaluation.strict_accuracy))
+        shape = (len(self.evaluation_set.prompts), self.evaluation_set.images_per_prompt)
+        images = {
+            "reward": evaluation.scores.reward_R.reshape(shape).tolist(),
+            "passed": evaluation.scores.passed_R.reshape(shape).astype(float).tolist(),
+        }
+        self.history.latest = images
+        if self.step == 0:
+            self.history.before = images
+        self.events.metric(self.step, evaluation.metrics())
+        self._show(eval=f"{evaluation.reward:.3f}", strict=f"{evaluation.strict_accuracy:.2f}")
+        for index, row in enumerate(self.evaluation_set.sample_rows):
+            self._publish_sample(evaluation, index, row)
+
+    def _publish_sample(self, evaluation: Evaluation, index: int, row: int) -> None:
+        path = self._sample_path(self.step, index)
+        save_png(evaluation.images_SCHW[index], path)
+        self.events.sample(
+            self.step,
+            str(path.relative_to(self.output)),
+            self.evaluation_set.prompts[self.evaluation_set.prompt_of_row[row]],
+            self.evaluation_set.seeds_R[row],
+            {name: float(values[row]) for name, values in evaluation.scores.by_reward.items()},
+            bool(evaluation.scores.passed_R[row]),
+        )
+
+    def _sample_path(self, step: int, index: int) -> Path:
+        return self.output / SAMPLES / f"step-{step:06d}" / f"{index:03d}.png"
+
+    def _sample_images(self, step: int) -> Tensor:
+        """The kept images of the first or last step; drawn again where a resumed run does not have the files."""
+        paths = [self._sample_path(step, index) for index in range(len(self.evaluation_set.sample_rows))]
+        if all(path.exists() for path in paths):
+            pixels = np.stack([np.asarray(Image.open(path)) for path in paths]).astype(np.float32) / 255
+            return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        with base_weights(self.model.transformer) if step == 0 else self.policy.deployed_weights():
+            return draw_samples(self.model, self.policy.sampler, self.evaluation_set)
+
+    def _training_curve(self) -> list[tuple[int, float]]:
+        path = self.output / METRICS_FILE
+        rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return [(row["step"], row["values"]["reward_mean"]) for row in rows if "reward_mean" in row["values"]]
+
+    def _show(self, **fields: str) -> None:
+        if self._bar is not None:
+            self._shown |= fields
+            self._bar.set_postfix(self._shown)
+
+    def _history_now(self) -> History:
+        self.history.seconds = self._resumed_seconds + time.monotonic() - self._started
+        return self.history
+
+    def _state(self) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+        """The state at the end of the last finished optimizer step; what a stop in the middle of the next one commits."""
+        draws, tensors = self.draws.save()
+        state = {"step": self.step, "draws": draws, "pending": None}
+        groups = {"rng": tensors}
+        if self.pending is not None:
+            state["pending"], groups["rollout"] = _pack(self.pending)
+        return state, groups
+
+    def _restore(self, found: checkpoint.Checkpoint | None) -> None:
+        if found is None:
+            return
+        state = found.state()
+        self.policy.load(found)
+        self.draws.load(state["draws"], found.tensors("rng"))
+        self.history = history_from_json(state["history"])
+        self.step = self._first_step = self._committed_step = found.step
+        self._resumed_seconds = self.history.seconds
+        if state["pending"] is not None:
+            self.pending = _unpack(state["pending"], found.tensors("rollout"), self.plan, self.model.device)
+        self.events.forget_metrics_after(self.step)
+        self._snapshot = self._state()
+        self.events.log(f"resumed at step {self.step} from {found.path.name}")
+
+    def _say_what_runs(self) -> None:
+        training, plan = self.spec.training, self.plan
+        steps = ", ".join(f"{step.start}->{step.end}" for step in plan.steps)
+        overlap = set(self.train_prompts) & set(self.evaluation_set.prompts)
+        self.events.log(
+            f"{len(self.train_prompts)} training prompts, {len(self.evaluation_set.prompts)} evaluation prompts, "
+            f"{training.precision} on {self.model.device}, micro-batch {self.policy.sampler.micro_batch_size}, "
+            f"{sum(p.numel() for _, p in self.policy.parameters)} trained parameters, merged steps {steps}"
+        )
+        if overlap:
+            self.events.log(f"{len(overlap)} evaluation prompts are also trained on", level="warning")
+
+
+def _checkpoint_to_resume(spec: TrainSpec, output: Path, resume: bool) -> checkpoint.Checkpoint | None:
+    root = output / CHECKPOINTS
+    if not resume:
+        if any(root.glob("step-*")) or (output / METRICS_FILE).exists():
+            raise ConfigError(f"{output} already holds a run; pass --resume to go on with it, or choose another folder")
+        return None
+    found = checkpoint.newest(root)
+    if found is not None and found.spec_digest != spec.digest():
+        raise ConfigError(f"{found.path} was written by another spec; resume with the spec of that run")
+    return found
+
+
+def _load_rewards(spec: TrainSpec) -> list[WeightedReward]:
+    optimised = [WeightedReward(load_reward(component), component.weight) for component in spec.reward.components]
+    return optimised + [WeightedReward(load_reward(component), 0.0) for component in spec.reward.held_out]
+
+
+def _evaluation_set(spec: TrainSpec, model: FluxAdapter, prompts: list[str], embeds: PromptEmbeds) -> EvaluationSet:
+    seeds = evaluation_seeds(spec.evaluation.seed, len(prompts) * spec.evaluation.images_per_prompt)
+    steps = spec.evaluation.sampling_steps or spec.method.sampling_steps
+    return EvaluationSet(
+        tuple(prompts),
+        spec.evaluation.images_per_prompt,
+        seeds,
+        model.initial_latents(list(seeds)),
+        embeds,
+        tuple(model.sigmas(steps, spec.method.shift)),
+    )
+
+
+def _pack(batch: Batch) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What further optimizer steps on the same rollout need."""
+    assert batch.old_log_probs_APG is not None
+    tensors = {
+        "advantages": torch.from_numpy(batch.advantages.values_APG),
+        "is_flat": torch.from_numpy(batch.advantages.is_flat_AP),
+        "old_log_probs": batch.old_log_probs_APG,
+    }
+    for branch in batch.rollout.branches:
+        tensors[f"x.{branch.step.start}"] = branch.x_PNC.cpu()
+        tensors[f"x_next.{branch.step.start}"] = branch.x_next_PGNC.cpu()
+    return {"prompts": batch.prompt_P, "updates": batch.updates}, tensors
+
+
+def _unpack(document: dict[str, Any], tensors: dict[str, Tensor], plan: MergePlan, device: torch.device) -> Batch:
+    starts = {int(name.split(".")[1]) for name in tensors if name.startswith("x.")}
+    branches = tuple(
+        Branch(step, tensors[f"x.{step.start}"].to(device), tensors[f"x_next.{step.start}"].to(device))
+        for step in plan.steps
+        if step.start in starts
+    )
+    if len(branches) != len(starts):
+        raise CheckpointError("the checkpoint's rollout is of another merge plan")
+    nothing = torch.empty(0)
+    rollout = Rollout(plan, branches, nothing, nothing, 0)
+    advantages = Advantages(tensors["advantages"].numpy(), tensors["is_flat"].numpy())
+    return Batch(document["prompts"], rollout, advantages, tensors["old_log_probs"], document["updates"])

@@ -1,0 +1,93 @@
+"""What a run knows besides its tensors: how far it is, its random draws, its prompt order and its evaluations."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from egrpo.schedule import MergedStep
+
+# Streams of one seed that must not repeat each other.
+_DRAWS, _NOISE = 0, 1
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One evaluation in short."""
+
+    step: int
+    eval_reward: float
+    strict_accuracy: float
+
+
+@dataclass
+class History:
+    """Evaluations so far: the curve, and per image the first and the latest scores and pass flags."""
+
+    curve: list[CurvePoint] = field(default_factory=list)
+    before: dict[str, list[list[float]]] = field(default_factory=dict)
+    latest: dict[str, list[list[float]]] = field(default_factory=dict)
+    seconds: float = 0.0
+    training_seconds: float = 0.0
+
+    def reward_at(self, step: int) -> float | None:
+        """Returns the evaluation reward of a step, if it was evaluated."""
+        return next((point.eval_reward for point in self.curve if point.step == step), None)
+
+
+class Draws:
+    """Every random draw of a run: prompts, initial seeds, active steps and branch noise. It can be saved and restored.
+
+    Prompts come in shuffled epochs; an update that needs more prompts than there are goes into the next epoch, where
+    the same prompt gets another initial noise.
+    """
+
+    def __init__(self, seed: int, num_prompts: int) -> None:
+        self._rng = np.random.Generator(np.random.PCG64([seed, _DRAWS]))
+        self.noise = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, _NOISE]).generate_state(1)[0]))
+        self._num_prompts = num_prompts
+        self._waiting: list[int] = []
+
+    def prompts(self, count: int) -> list[int]:
+        """Returns the indices of the next prompts."""
+        while len(self._waiting) < count:
+            self._waiting += self._rng.permutation(self._num_prompts).tolist()
+        taken, self._waiting = self._waiting[:count], self._waiting[count:]
+        return taken
+
+    def seeds(self, count: int) -> list[int]:
+        """Returns seeds of initial latents."""
+        drawn: list[int] = self._rng.integers(2**63 - 1, size=count).tolist()
+        return drawn
+
+    def active_steps(self, steps: tuple[MergedStep, ...], count: int | None) -> list[MergedStep]:
+        """Returns the active steps of one update: all, or `count` of them drawn at random, in schedule order."""
+        if count is None or count == len(steps):
+            return list(steps)
+        chosen = self._rng.choice(len(steps), size=count, replace=False)
+        return [steps[index] for index in sorted(chosen.tolist())]
+
+    def save(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        """Returns the JSON part and the tensor part of the state."""
+        document = {"numpy": self._rng.bit_generator.state, "waiting": list(self._waiting)}
+        return document, {"noise": self.noise.get_state(), "torch": torch.get_rng_state()}
+
+    def load(self, document: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+        """Restores what `save` returned."""
+        self._rng.bit_generator.state = document["numpy"]
+        self._waiting = list(document["waiting"])
+        self.noise.set_state(tensors["noise"])
+        torch.set_rng_state(tensors["torch"])
+
+
+def history_to_json(history: History) -> dict[str, Any]:
+    """Returns the history as JSON types."""
+    return asdict(history)
+
+
+def history_from_json(document: dict[str, Any]) -> History:
+    """Returns the history that `history_to_json` wrote."""
+    return History(**{**document, "curve": [CurvePoint(**point) for point in document["curve"]]})
