@@ -141,6 +141,13 @@ def end(
     lifecycle.transition(session, job, status, phase=phase, reason=reason)
 
 
+def end_preempted(session: Session, job: Job, reason: StatusReason, *, exit_code: int | None = None) -> None:
+    """Ends the attempt of a locked job whose worker shuts down: back to the queue at once, and not held against it."""
+    if _progressed(session, job):
+        job.attempts_without_progress = 0
+    end(session, job, Status.QUEUED, reason, phase="waiting_capacity", exit_code=exit_code)
+
+
 def end_for_retry(
     session: Session, job: Job, reason: StatusReason, retry: Retry, *, exit_code: int | None = None
 ) -> Status:

@@ -1,0 +1,278 @@
+"""Runs one claimed job: restore, train, publish, settle.
+
+Who runs at the same time: the trainer (a process), its reader thread (`trainer`), the heartbeat (`heartbeat`), two
+publishing threads (`publisher`), and the thread that called `run`, which only watches and decides. It touches neither
+database nor store while the trainer runs, so that nothing can keep it from ending the trainer in time.
+"""
+
+import json
+import logging
+import shutil
+import threading
+import time
+from dataclasses import asdict
+from enum import Enum
+from pathlib import Path
+
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+
+from jobs import events, leases
+from jobs.db import SessionFactory, transaction
+from jobs.errors import DatabaseUnavailable, LeaseLost
+from jobs.leases import Claim
+from jobs.spec import JobSpec
+from jobs.states import Desired, Status, StatusReason
+from jobs.store import ObjectStore
+from jobs.tables import Job
+from worker import outcome
+from worker.files import FilePublisher, Spooled
+from worker.heartbeat import Heartbeat
+from worker.outcome import Reason
+from worker.protocol import (
+    ArtifactEvent,
+    CheckpointEvent,
+    ErrorEvent,
+    LogEvent,
+    ProgressEvent,
+    SampleEvent,
+    TrainerEvent,
+)
+from worker.publisher import Lane
+from worker.restore import Interrupted, restore
+from worker.rows import RowEvent, RowWriter
+from worker.settings import WorkerSettings
+from worker.stall import StallDetector
+from worker.trainer import Trainer, TrainerExit
+
+log = logging.getLogger(__name__)
+
+_WATCH_S = 0.1
+_SETTLE_RETRY_S = 0.5
+_LAST_WORDS_CHARS = 8_000  # Enough for the stacks of a stalled trainer's threads.
+# Files go up in small batches: one transaction for the samples of an evaluation, but soon visible.
+_FILES_PER_BATCH = 16
+_ROWS_PER_BATCH = 512
+_PREEMPTED = Reason("preempted", "the worker was shut down; the job goes on from its last checkpoint", retryable=True)
+
+
+class Stop(Enum):
+    """Why the trainer is being ended by us."""
+
+    ASKED = "the job's owner asked for it"
+    DRAINING = "this worker is shutting down"
+    STALLED = "no step for too long"
+    PUBLISHING = "its results cannot be published"
+    LEASE_LOST = "the lease is lost"
+
+
+class Supervisor:
+    """One attempt of one job, from the claim to the row's new status."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        sessions: SessionFactory,
+        store: ObjectStore,
+        claim: Claim,
+        *,
+        claimed_at: float,
+        draining: threading.Event,
+    ) -> None:
+        """Prepares the attempt; nothing runs before `run`.
+
+        Args:
+            settings: The worker's settings.
+            sessions: Makes database sessions.
+            store: The object store.
+            claim: The job.
+            claimed_at: `time.monotonic()` from before the claim was sent.
+            draining: Set when the worker is to shut down.
+        """
+        self._settings = settings
+        self._sessions = sessions
+        self._claim = claim
+        self._draining = draining
+        self._run_dir = settings.work_dir / claim.job_id / str(claim.epoch)
+        self._heartbeat = Heartbeat(
+            self._renew, lease_s=settings.lease_seconds, interval_s=settings.heartbeat_seconds, claimed_at=claimed_at
+        )
+        self._stall = StallDetector(settings.stall_seconds)
+        self._store = store
+        self._files = FilePublisher(sessions, store, claim, self._run_dir)
+        self._rows = RowWriter(sessions, claim, self._heartbeat.note_desired)
+        self._row_lane: Lane[RowEvent] = Lane(
+            "rows", self._rows.publish, self._heartbeat, max_batch=_ROWS_PER_BATCH, gather_s=settings.publish_seconds
+        )
+        self._file_lane: Lane[Spooled] = Lane(
+            "files", self._files.publish, self._heartbeat, max_batch=_FILES_PER_BATCH, gather_s=0.0
+        )
+        self._error: ErrorEvent | None = None
+        self._stop: Stop | None = None
+
+    def run(self) -> None:
+        """Runs the attempt to its end. Whatever happens, no trainer and no thread of it is left."""
+        self._log("attempt_started", worker=self._settings.worker_name)
+        self._heartbeat.start()
+        try:
+            self._attempt()
+        except LeaseLost as error:
+            self._log("lease_lost", error=error)
+        finally:
+            self._heartbeat.stop()
+
+    def _attempt(self) -> None:
+        try:
+            self._prepare_run_dir()
+            step = restore(self._sessions, self._store, self._claim, self._run_dir, self._must_stop)
+        except Interrupted:
+            self._settle(None, _PREEMPTED)
+            return
+        except ValidationError as error:
+            self._settle(None, Reason("invalid_spec", f"this worker cannot read the job's spec: {error}", False))
+            return
+        except OSError as error:  # A full or read-only disk: another worker may do better.
+            self._settle(None, Reason("internal", f"the run folder cannot be written: {error}", retryable=True))
+            return
+        oom_kills = outcome.count_oom_kills()
+        exit_ = self._train(resume=step is not None)
+        self._row_lane.drain()
+        self._file_lane.drain()
+        self._settle(exit_, self._reason(exit_, outcome.count_oom_kills() - oom_kills))
+
+    # --- before: the run folder ---------------------------------------------------------------------------------------
+
+    def _prepare_run_dir(self) -> None:
+        """Makes an empty run folder with the trainer's spec in it. Leftovers of a reused epoch cannot be the job's."""
+        shutil.rmtree(self._run_dir, ignore_errors=True)
+        self._run_dir.mkdir(parents=True)
+        spec = JobSpec.model_validate(self._claim.spec).train_spec()
+        self._spec_path.write_text(json.dumps(spec.model_dump(mode="json"), indent=1))
+
+    @property
+    def _spec_path(self) -> Path:
+        return self._run_dir / "job.yaml"  # JSON is YAML.
+
+    # --- during: the trainer ------------------------------------------------------------------------------------------
+
+    def _train(self, *, resume: bool) -> TrainerExit:
+        command = [*self._settings.trainer_command, str(self._spec_path), "--output", str(self._run_dir)]
+        trainer = Trainer(command + ["--resume"] * resume, self._run_dir, self._on_event)
+        self._row_lane.start()
+        self._file_lane.start()
+        trainer.start()
+        self._log("trainer_started", pid=trainer.pid, resume=resume)
+        try:
+            self._watch(trainer)
+        except BaseException:
+            trainer.kill()
+            raise
+        finally:
+            exit_ = trainer.finish()
+        self._log("trainer_ended", how=exit_, stop=self._stop)
+        return exit_
+
+    def _on_event(self, event: TrainerEvent) -> None:
+        """Sorts one event into its lane. Runs in the reader thread and must not block."""
+        if isinstance(event, ProgressEvent):
+            self._stall.step()
+        elif not isinstance(event, LogEvent):
+            self._stall.sign_of_life()
+        if isinstance(event, ErrorEvent):
+            self._error = event
+        if isinstance(event, SampleEvent | CheckpointEvent | ArtifactEvent):
+            self._file_lane.put(self._files.spool(event))
+        else:
+            self._row_lane.put(event)
+
+    def _watch(self, trainer: Trainer) -> None:
+        """Returns when the trainer has ended, having ended it if it had to be."""
+        kill_at: float | None = None
+        while not trainer.exited():
+            if self._heartbeat.lost:
+                self._stop = Stop.LEASE_LOST
+                trainer.kill()
+            elif kill_at is not None and time.monotonic() > kill_at:
+                trainer.kill()
+            elif kill_at is None and (stop := self._why_stop()) is not None:
+                self._stop = stop
+                self._log("trainer_stopped", why=stop.value)
+                trainer.dump_and_abort() if stop is Stop.STALLED else trainer.terminate()
+                kill_at = time.monotonic() + self._settings.stop_grace_seconds
+            time.sleep(_WATCH_S)
+
+    def _why_stop(self) -> Stop | None:
+        if self._heartbeat.desired_state != Desired.RUN:
+            return Stop.ASKED
+        if self._draining.is_set():
+            return Stop.DRAINING
+        if self._row_lane.failure or self._file_lane.failure:
+            return Stop.PUBLISHING
+        return Stop.STALLED if self._stall.stalled else None
+
+    def _must_stop(self) -> bool:
+        return self._heartbeat.lost or self._draining.is_set() or self._heartbeat.desired_state != Desired.RUN
+
+    def _renew(self) -> str:
+        with transaction(self._sessions) as session:
+            return leases.renew(session, self._claim.job_id, self._claim.epoch, self._settings.lease)
+
+    # --- after: what becomes of the job -------------------------------------------------------------------------------
+
+    def _reason(self, exit_: TrainerExit, oom_kills: int) -> Reason | None:
+        """Returns why the job did not succeed, or None if it did."""
+        failure = self._row_lane.failure or self._file_lane.failure
+        if failure is not None:
+            return Reason("internal", f"the results could not be published: {failure!r}", retryable=True)
+        if exit_.code == outcome.EXIT_DONE and self._files.adapter_committed:
+            return None
+        if self._stop is Stop.STALLED:
+            message = f"no step for {self._stall.limit_s:.0f} s; the stacks of its threads are in the job's log"
+            return Reason("stalled", message, retryable=True)
+        return _PREEMPTED if self._stop is Stop.DRAINING else outcome.reason_for(exit_, self._error, oom_kills)
+
+    def _settle(self, exit_: TrainerExit | None, reason: Reason | None) -> None:
+        """Gives the job its new status, as soon as the database takes it."""
+        while not self._heartbeat.lost:
+            try:
+                with transaction(self._sessions) as session:
+                    job = leases.guard(session, self._claim.job_id, self._claim.epoch)
+                    status = self._conclude(session, job, exit_, reason)
+            except DatabaseUnavailable as error:
+                log.warning("event=settling_retried job_id=%s error=%s", self._claim.job_id, error)
+                time.sleep(_SETTLE_RETRY_S)
+            else:
+                self._log("attempt_ended", status=status, reason=reason.code if reason else None)
+                self._clean(status)
+                return
+        raise LeaseLost("the lease ran out before the attempt could be settled")
+
+    def _conclude(self, session: Session, job: Job, exit_: TrainerExit | None, reason: Reason | None) -> Status:
+        """Ends the attempt of the locked job and returns what the job becomes."""
+        exit_code = None if exit_ is None else exit_.code if exit_.signal is None else -exit_.signal
+        if reason is None:
+            leases.end(session, job, Status.SUCCEEDED, None, phase="done", exit_code=exit_code)
+            return Status.SUCCEEDED
+        row: StatusReason = {**asdict(reason)}  # type: ignore[typeddict-item]
+        if job.status == Status.RUNNING and reason is _PREEMPTED:
+            leases.end_preempted(session, job, row, exit_code=exit_code)
+            return Status.QUEUED
+        if job.status == Status.RUNNING and exit_ is not None and exit_.stderr_tail:
+            last_words = f"{reason.code}: the end of the trainer's output:\n{exit_.stderr_tail[-_LAST_WORDS_CHARS:]}"
+            events.append(session, job.id, "log", {"level": "error", "message": last_words})
+        if reason.retryable or job.status != Status.RUNNING:
+            return leases.end_for_retry(session, job, row, self._settings.retry, exit_code=exit_code)
+        leases.end(session, job, Status.FAILED, row, phase="done", exit_code=exit_code)
+        return Status.FAILED
+
+    def _clean(self, status: Status) -> None:
+        """Removes what is now in the store. After a failure the small files stay, for whoever looks into it."""
+        if status is not Status.FAILED:
+            shutil.rmtree(self._run_dir, ignore_errors=True)
+            return
+        for folder in ("checkpoints", "samples", ".spool"):
+            shutil.rmtree(self._run_dir / folder, ignore_errors=True)
+
+    def _log(self, event: str, **fields: object) -> None:
+        shown = " ".join(f"{name}={value}" for name, value in fields.items())
+        log.info("event=%s job_id=%s attempt=%d %s", event, self._claim.job_id, self._claim.attempt, shown)
