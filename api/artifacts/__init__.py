@@ -1,0 +1,1 @@
+"""Report, contact sheet and reward curve of a job."""

@@ -1,0 +1,1 @@
+"""Committed checkpoints and exported adapters, and their files."""

@@ -1,0 +1,1 @@
+"""Alignment jobs: create, list, show, cancel."""

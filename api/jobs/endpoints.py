@@ -1,0 +1,74 @@
+"""POST and GET /v1/jobs, GET /v1/jobs/{job_id}, POST …/cancel."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from fastapi.responses import JSONResponse
+from starlette.background import BackgroundTask
+
+from api.dependencies import IdempotencyKeyHeader, RawBody, TheCaller, TheServices, TheSession, parse_json
+from api.jobs import service
+from api.jobs.schemas import JobBody, JobsQuery, JobSummary
+from api.openapi import REPLAYED_HEADER, json_request_body, problems
+from api.pagination import List, NoQuery
+from jobs.spec import JobSpec
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+
+@router.post(
+    "",
+    operation_id="createJob",
+    status_code=201,
+    response_model=JobBody,
+    responses={201: {"headers": REPLAYED_HEADER}, **problems(400, 401, 408, 409, 413, 415, 422)},
+    openapi_extra=json_request_body(JobSpec),
+)
+def create_job(
+    caller: TheCaller,
+    services: TheServices,
+    session: TheSession,
+    body: RawBody,
+    _query: Annotated[NoQuery, Query()],
+    idempotency_key: IdempotencyKeyHeader = None,
+) -> JSONResponse:
+    """Queues an alignment job. Everything but `base_model`, `prompts` and `reward` has a default that works."""
+    answer = service.create(session, caller.project_id, idempotency_key, parse_json(body))
+    headers = {**answer.headers, "Location": f"/v1/jobs/{answer.body['id']}"}
+    # The hint goes out after the commit and after the answer: a broker that is down delays nobody.
+    return JSONResponse(answer.body, 201, headers, background=BackgroundTask(services.hints.send))
+
+
+@router.get("", operation_id="listJobs", responses=problems(401, 422))
+def list_jobs(caller: TheCaller, session: TheSession, query: Annotated[JobsQuery, Query()]) -> List[JobSummary]:
+    """Jobs of the project, newest first, without their specs."""
+    return service.page(session, caller.project_id, query)
+
+
+@router.get("/{job_id}", operation_id="getJob", responses=problems(401, 404, 422))
+def get_job(caller: TheCaller, session: TheSession, job_id: str, _query: Annotated[NoQuery, Query()]) -> JobBody:
+    """One job: status, progress, place in the queue, and the spec with every default filled in."""
+    return service.show(session, caller.project_id, job_id)
+
+
+@router.post(
+    "/{job_id}/cancel",
+    operation_id="cancelJob",
+    response_model=JobBody,
+    responses={200: {"headers": REPLAYED_HEADER}, **problems(401, 404, 409, 422)},
+)
+def cancel_job(
+    caller: TheCaller,
+    services: TheServices,
+    session: TheSession,
+    job_id: str,
+    _query: Annotated[NoQuery, Query()],
+    idempotency_key: IdempotencyKeyHeader = None,
+) -> JSONResponse:
+    """Cancels a queued job at once; a running one becomes `cancelling`, and its last checkpoint is kept."""
+    deadline = timedelta(seconds=services.settings.cancel_deadline_seconds)
+    answer = service.cancel(session, caller.project_id, job_id, idempotency_key, deadline=deadline)
+    return JSONResponse(answer.body, 200, answer.headers)

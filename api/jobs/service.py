@@ -1,0 +1,58 @@
+"""What the endpoints of jobs do: one transaction each, the caller's."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from api import idempotency
+from api.idempotency import Answer
+from api.jobs.schemas import JobBody, JobsQuery, JobSummary, body_of, summary_of
+from api.pagination import List
+from jobs import jobs, workers
+from jobs.spec import parse
+from jobs.tables import Document, Job
+
+
+def create(session: Session, project_id: str, key: str | None, document: Any) -> Answer:
+    """Queues a job, or returns the answer to the same request before.
+
+    Raises:
+        InvalidRequest: with everything that is wrong with the document.
+    """
+    spec = parse(document)
+
+    def effect() -> Document:
+        return _body(session, jobs.create(session, project_id, spec)).model_dump(mode="json")
+
+    return idempotency.once(session, project_id, key, ["POST /v1/jobs", document], 201, effect)
+
+
+def show(session: Session, project_id: str, job_id: str) -> JobBody:
+    """Returns one job."""
+    return _body(session, jobs.get(session, project_id, job_id, with_spec=True))
+
+
+def page(session: Session, project_id: str, query: JobsQuery) -> List[JobSummary]:
+    """Returns a page of jobs, newest first."""
+    found = jobs.page(
+        session, project_id, limit=query.limit, cursor=query.cursor, statuses=query.status, name=query.name
+    )
+    places = workers.queue_places(session, found.items)
+    data = [summary_of(job, places.get(job.id)) for job in found.items]
+    return List(data=data, has_more=found.next_cursor is not None, next_cursor=found.next_cursor)
+
+
+def cancel(session: Session, project_id: str, job_id: str, key: str | None, *, deadline: timedelta) -> Answer:
+    """Cancels a job, or asks its worker to; or returns the answer to the same request before."""
+
+    def effect() -> Document:
+        return _body(session, jobs.cancel(session, project_id, job_id, deadline=deadline)).model_dump(mode="json")
+
+    return idempotency.once(session, project_id, key, f"POST /v1/jobs/{job_id}/cancel", 200, effect)
+
+
+def _body(session: Session, job: Job) -> JobBody:
+    return body_of(job, workers.queue_places(session, [job]).get(job.id))

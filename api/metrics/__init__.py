@@ -1,0 +1,1 @@
+"""Numbers of a job by step, as JSON, CSV or NDJSON."""

@@ -1,0 +1,48 @@
+"""Reading metrics and writing them as text."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from sqlalchemy.orm import Session
+
+from api.metrics.schemas import MetricBody, MetricsQuery, body_of
+from jobs import jobs, metrics
+
+COLUMNS = ("step", "name", "value", "created_at")
+
+
+def read(session: Session, project_id: str, job_id: str, query: MetricsQuery) -> list[MetricBody]:
+    """Returns the numbers in the order of step and name.
+
+    Raises:
+        NotFound: the project has no such job.
+    """
+    jobs.get(session, project_id, job_id)
+    rows = metrics.read(
+        session,
+        job_id,
+        names=query.names,
+        from_step=query.from_step,
+        to_step=query.to_step,
+        max_points=query.max_points,
+    )
+    return [body_of(row) for row in rows]
+
+
+def as_csv(rows: Sequence[MetricBody]) -> str:
+    """Returns the numbers as CSV with a header line."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        shown = row.model_dump(mode="json")
+        writer.writerow([shown[name] for name in COLUMNS])
+    return out.getvalue()
+
+
+def as_ndjson(rows: Sequence[MetricBody]) -> str:
+    """Returns the numbers as one JSON object a line."""
+    return "".join(row.model_dump_json() + "\n" for row in rows)

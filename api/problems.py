@@ -1,0 +1,199 @@
+"""Every error as RFC 9457 problem JSON, and the request id that names it. Nothing else writes an error answer."""
+
+from __future__ import annotations
+
+import http
+import logging
+import re
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.exc import DBAPIError, TimeoutError
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from jobs.db import translated_errors
+from jobs.errors import FieldError, InvalidRequest, RangeNotSatisfiable, ServiceError, Unauthorized, Unavailable
+from jobs.ids import new_id
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_RETRY_AFTER_S = 2
+
+
+class ProblemError(BaseModel):
+    """One problem of a request."""
+
+    pointer: str | None = Field(default=None, description="JSON pointer (RFC 6901) into the body")
+    parameter: str | None = Field(default=None, description="the query, path or header parameter instead")
+    code: str = Field(examples=["unknown_reward"])
+    detail: str
+    allowed: Any = Field(default=None, description="what would have been allowed")
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457). Programs look at `code` and `retryable`, people at `detail`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(examples=["about:blank"])
+    title: str
+    status: int
+    code: str = Field(examples=["invalid_request"])
+    detail: str
+    instance: str
+    request_id: str
+    retryable: bool = Field(description="whether the same request may succeed later")
+    errors: list[ProblemError] | None = None
+
+
+def request_id(scope: Scope) -> str:
+    """Returns the id of the request, the caller's own if it sent a usable one."""
+    return str(scope.get("state", {}).get("request_id", "unknown"))
+
+
+def problem(
+    scope: Scope,
+    *,
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    retryable: bool = False,
+    headers: dict[str, str] | None = None,
+    **extra: Any,
+) -> JSONResponse:
+    """Returns the answer that tells one problem."""
+    body = {
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "code": code,
+        "detail": detail,
+        "instance": scope.get("path", ""),
+        "request_id": request_id(scope),
+        "retryable": retryable,
+        **extra,
+    }
+    return JSONResponse(body, status, headers, media_type=MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Makes the application answer every error as a problem."""
+    app.add_exception_handler(ServiceError, _service_error)
+    app.add_exception_handler(RequestValidationError, _request_validation_error)
+    app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(DBAPIError, _database_error)
+    app.add_exception_handler(TimeoutError, _database_error)
+    app.add_middleware(RequestIdMiddleware)
+
+
+async def _service_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ServiceError)
+    if error.status >= 500:
+        log.error("event=%s request_id=%s", error.code, request_id(request.scope), exc_info=error)
+    return problem(
+        request.scope,
+        status=error.status,
+        code=error.code,
+        title=error.title,
+        detail=error.detail if error.status != 500 else "something went wrong on our side",
+        retryable=error.retryable,
+        headers=_headers(error),
+        **error.extra(),
+    )
+
+
+def _headers(error: ServiceError) -> dict[str, str]:
+    headers = {}
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = 'Bearer realm="egrpo"'
+    if isinstance(error, RangeNotSatisfiable):
+        headers["Content-Range"] = f"bytes */{error.size_bytes}"
+    if error.retryable:
+        headers["Retry-After"] = str(_RETRY_AFTER_S if isinstance(error, Unavailable) else 1)
+    return headers
+
+
+async def _request_validation_error(request: Request, error: Exception) -> JSONResponse:
+    """Query, path and header parameters; bodies are parsed by `jobs.spec`."""
+    assert isinstance(error, RequestValidationError)
+    found = [_parameter_error(item) for item in error.errors()]
+    return await _service_error(request, InvalidRequest(found))
+
+
+def _parameter_error(item: dict[str, Any]) -> FieldError:
+    name = ".".join(str(part) for part in item["loc"][1:]) or str(item["loc"][0])
+    context = item.get("ctx", {})
+    allowed = next((context[key] for key in ("expected", "le", "ge", "max_length") if key in context), None)
+    code = "unknown_parameter" if item["type"] == "extra_forbidden" else "invalid_parameter"
+    detail = "there is no such parameter" if item["type"] == "extra_forbidden" else item["msg"]
+    return FieldError(code, detail, parameter=name, allowed=allowed)
+
+
+async def _http_exception(request: Request, error: Exception) -> JSONResponse:
+    """What the framework itself refuses: no such route, a method that the route does not have."""
+    assert isinstance(error, HTTPException)
+    phrase = http.HTTPStatus(error.status_code).phrase
+    return problem(
+        request.scope,
+        status=error.status_code,
+        code=phrase.lower().replace(" ", "_").replace("-", "_"),
+        title=phrase,
+        detail=f"{request.method} {request.url.path}: {phrase.lower()}",
+        headers=dict(error.headers) if error.headers else None,
+    )
+
+
+async def _database_error(request: Request, error: Exception) -> JSONResponse:
+    try:
+        with translated_errors():
+            raise error
+    except ServiceError as translated:
+        return await _service_error(request, translated)
+    except DBAPIError:
+        return _internal_error(request.scope, error)
+
+
+def _internal_error(scope: Scope, error: Exception) -> JSONResponse:
+    log.error("event=internal_error path=%s request_id=%s", scope.get("path"), request_id(scope), exc_info=error)
+    detail = "something went wrong on our side; name the request_id when you report it"
+    return problem(scope, status=500, code="internal", title="Internal error", detail=detail)
+
+
+class RequestIdMiddleware:
+    """Gives every request an id and every answer X-Request-Id; turns what nobody caught into a problem."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        own = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        id_ = own if _REQUEST_ID.fullmatch(own) else new_id("req")
+        scope.setdefault("state", {})["request_id"] = id_
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = id_
+                headers["X-Content-Type-Options"] = "nosniff"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        except Exception as error:
+            if started:  # The status is sent: all that is left is to break the connection.
+                raise
+            await _internal_error(scope, error)(scope, receive, send_with_id)

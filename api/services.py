@@ -1,0 +1,63 @@
+"""What a running API holds: settings, database, store, broker, and the thread that hears wake-ups.
+
+One per application, on `app.state.services`; nothing is made at import and nothing connects before it is used.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+
+from sqlalchemy import Engine
+
+from api.hints import Hints
+from api.waker import Waker
+from jobs.db import SessionFactory, make_engine, make_session_factory
+from jobs.errors import StoreUnavailable
+from jobs.settings import Settings
+from jobs.store import ObjectStore
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Services:
+    """Shared by all requests; every member may be used from several threads."""
+
+    settings: Settings
+    engine: Engine
+    sessions: SessionFactory
+    store: ObjectStore
+    hints: Hints
+    waker: Waker
+
+    @classmethod
+    def of(cls, settings: Settings) -> Services:
+        """Returns the services of these settings."""
+        engine = make_engine(settings, application="egrpo-api")
+        return cls(
+            settings=settings,
+            engine=engine,
+            sessions=make_session_factory(engine),
+            store=ObjectStore(settings),
+            hints=Hints(settings.broker_url),
+            waker=Waker(settings),
+        )
+
+    def start(self) -> None:
+        """Starts what runs beside the requests. Must be called on the event loop."""
+        self.waker.start()
+        threading.Thread(target=self._make_bucket, name="make-bucket", daemon=True).start()
+
+    def stop(self) -> None:
+        """Stops it and closes the connections."""
+        self.waker.stop()
+        self.hints.close()
+        self.engine.dispose()
+
+    def _make_bucket(self) -> None:
+        try:
+            self.store.ensure_bucket()
+        except StoreUnavailable as error:  # Workers make it, too; downloads say 503 until then.
+            log.warning("event=bucket_not_made error=%r", error.detail)

@@ -1,0 +1,112 @@
+"""Wakes the requests that wait for events of a job.
+
+One thread per process holds one database connection that LISTENs, and sets asyncio events on the loop of the requests.
+A wake-up may be missed (the connection was down): waiters therefore look again by themselves every so often.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import psycopg
+
+from jobs.events import CHANNEL
+from jobs.settings import DatabaseSettings
+
+log = logging.getLogger(__name__)
+
+_RECONNECT_S = 1.0
+_LOOK_AGAIN_S = 5.0
+_LOOK_AGAIN_DEAF_S = 0.5
+_STOP_CHECK_S = 0.5
+
+
+class Waker:
+    """Hears NOTIFYs in a thread, wakes waiters on the loop."""
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        self._url = settings.database_url.replace("postgresql+psycopg://", "postgresql://", 1)
+        self._connect_timeout_s = settings.database_connect_timeout_seconds
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._listening = False
+        # Touched on the loop only.
+        self._waiters: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+
+    def start(self) -> None:
+        """Starts the thread; must be called on the loop of the requests."""
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name="waker", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stops the thread and wakes everybody, so that a shutdown waits for no one."""
+        self._stopping.set()
+        self._wake_all()
+        if self._thread is not None:
+            self._thread.join(timeout=2 * _STOP_CHECK_S + self._connect_timeout_s)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether waiters should give up."""
+        return self._stopping.is_set()
+
+    @contextmanager
+    def watch(self, job_id: str) -> Iterator[asyncio.Event]:
+        """Registers a waiter: enter before reading the table, so that nothing falls in between."""
+        event = asyncio.Event()
+        self._waiters[job_id].add(event)
+        try:
+            yield event
+        finally:
+            self._waiters[job_id].discard(event)
+            if not self._waiters[job_id]:
+                del self._waiters[job_id]
+
+    async def wait(self, event: asyncio.Event, timeout_s: float) -> None:
+        """Returns when the event was set, or when it is time to look again."""
+        look_again_s = _LOOK_AGAIN_S if self._listening else _LOOK_AGAIN_DEAF_S
+        with suppress(TimeoutError):
+            await asyncio.wait_for(event.wait(), min(timeout_s, look_again_s))
+        event.clear()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._listen()
+            except psycopg.Error as error:
+                if self._listening:
+                    log.warning("event=listen_lost error=%r", str(error))
+            self._listening = False
+            self._stopping.wait(_RECONNECT_S)
+
+    def _listen(self) -> None:
+        with psycopg.connect(
+            self._url, autocommit=True, connect_timeout=self._connect_timeout_s, application_name="egrpo-api-listen"
+        ) as connection:
+            connection.execute(f"LISTEN {CHANNEL}")
+            self._listening = True
+            self._on_loop(self._wake_all)
+            while not self._stopping.is_set():
+                for notify in connection.notifies(timeout=_STOP_CHECK_S):
+                    self._on_loop(self._wake, notify.payload)
+
+    def _on_loop(self, function: object, *arguments: object) -> None:
+        with suppress(RuntimeError):  # The loop is closed: nobody waits any more.
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(function, *arguments)  # type: ignore[arg-type]
+
+    def _wake(self, job_id: str) -> None:
+        for event in self._waiters.get(job_id, ()):
+            event.set()
+
+    def _wake_all(self) -> None:
+        for events in list(self._waiters.values()):
+            for event in events:
+                event.set()
