@@ -103,10 +103,10 @@ def evaluation_seeds(seed: int, count: int) -> tuple[int, ...]:
     return tuple(range(seed, seed + count))
 
 
-def images_in_batches(model: FluxAdapter, latents_RNC: Tensor, batch: int) -> Iterator[tuple[Tensor, slice]]:
+def images_in_batches(model: FluxAdapter, latents_RNC: Tensor) -> Iterator[tuple[Tensor, slice]]:
     """Yields decoded images and the rows that they are, a batch at a time."""
-    for start in range(0, len(latents_RNC), batch):
-        rows = slice(start, min(start + batch, len(latents_RNC)))
+    for start in range(0, len(latents_RNC), model.decode_batch_size):
+        rows = slice(start, min(start + model.decode_batch_size, len(latents_RNC)))
         yield model.decode(latents_RNC[rows]), rows
 
 
@@ -121,7 +121,7 @@ def score_latents(
     """Decodes and scores latents in batches; returns the scores and the images of the rows to keep, on the CPU."""
     parts: list[Scores] = []
     kept = []
-    for images, rows in images_in_batches(model, latents_RNC, sampler.micro_batch_size):
+    for images, rows in images_in_batches(model, latents_RNC):
         sampler.check_stop()
         parts.append(score_images(rewards, images, prompts_R[rows]))
         kept += [images[row - rows.start].cpu() for row in keep if rows.start <= row < rows.stop]
@@ -172,7 +172,7 @@ def draw_samples(model: FluxAdapter, sampler: Sampler, evaluation_set: Evaluatio
     rows = evaluation_set.sample_rows
     prompt_R = torch.tensor([evaluation_set.prompt_of_row[row] for row in rows], device=model.device)
     latents = sampler.ode(evaluation_set.x_RNC[rows], evaluation_set.sigmas, evaluation_set.embeds, prompt_R)
-    return torch.cat([images.cpu() for images, _ in images_in_batches(model, latents, sampler.micro_batch_size)])
+    return torch.cat([images.cpu() for images, _ in images_in_batches(model, latents)])
 
 
 def save_png(image_CHW: Tensor, path: Path) -> None:

@@ -41,7 +41,7 @@ class EventWriter:
         )
 
     def metric(self, step: int, values: Mapping[str, float]) -> None:
-        """Publishes measurements of one step and keeps them; what is not finite is left out, as JSON has no word for it."""
+        """Publishes measurements of one step and keeps them; what is not finite is left out, JSON has no word."""
         finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
         row = self._emit("metric", step=step, values=finite)
         with (self._run / METRICS_FILE).open("a") as file:

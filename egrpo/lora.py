@@ -41,7 +41,7 @@ def add_adapter(transformer: Any, spec: LoRASpec, default_targets: str, seed: in
     """
     names = target_modules(transformer, spec.targets or default_targets)
     torch.manual_seed(seed)
-    config = LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules=names, init_lora_weights=True)  # type: ignore[arg-type]
+    config = LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules=names, init_lora_weights=True)
     transformer.add_adapter(config, adapter_name=ADAPTER)
     parameters = sorted((n, p) for n, p in transformer.named_parameters() if ".lora_" in n)
     for _, parameter in parameters:

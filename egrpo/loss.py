@@ -78,9 +78,10 @@ class PolicyLoss:
     def accumulate(
         self, rollout: Rollout, advantages: Advantages, embeds: PromptEmbeds, old_log_probs_APG: Tensor | None
     ) -> tuple[LossStats, Tensor]:
-        """Adds the gradient of the mean over active steps and prompts; returns measurements and old log-probs [A, P, G].
+        """Adds the gradient of the mean over active steps and prompts.
 
-        Groups whose rewards are all equal have no gradient, so they are not even run unless the KL term needs them.
+        Returns measurements and the old log-probabilities [A, P, G], which later passes over the rollout need. Groups
+        whose rewards are all equal have no gradient, so they are not even run unless the KL term needs them.
 
         Raises:
             NonFiniteError: the loss of an active step is not finite.
@@ -105,7 +106,7 @@ class PolicyLoss:
     def _chosen(self, is_flat_P: np.ndarray) -> Sequence[Tensor]:
         keep = np.ones_like(is_flat_P) if self._objective.kl_weight > 0 else ~is_flat_P
         rows = torch.as_tensor(np.flatnonzero(keep))
-        return rows.split(self._sampler.micro_batch_size) if len(rows) else ()
+        return torch.split(rows, self._sampler.micro_batch_size) if len(rows) else ()
 
     def _accumulate_rows(
         self,
@@ -130,7 +131,7 @@ class PolicyLoss:
         total = loss + self._objective.kl_weight * kl
         if not torch.isfinite(total):
             raise NonFiniteError(f"the loss of active step {branch.step.start} is {total.item()}")
-        (total / num_groups).backward()
+        torch.autograd.backward(total / num_groups)
         deviation_BG = (ratio_BG.detach() - 1).abs()
         outside = (deviation_BG > self._objective.clip_range).float().mean(-1).sum()
         sums = torch.stack([total.detach(), kl.detach(), outside, deviation_BG.mean(-1).sum()])

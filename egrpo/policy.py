@@ -82,7 +82,10 @@ class Policy:
         """
         rate = learning_rate_at(step, self._spec)
         self._optimizer.param_groups[0]["lr"] = rate
-        self._optimizer.zero_grad(set_to_none=False)
+        for _, parameter in self.parameters:
+            # Always there, also when no group has anything to say: the optimizer's momentum then acts alone, and acts
+            # alike before and after a resume.
+            parameter.grad = torch.zeros_like(parameter)
         stats, log_probs_APG = self._loss.accumulate(rollout, advantages, embeds, old_log_probs_APG)
         parameters = [parameter for _, parameter in self.parameters]
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, self._spec.max_grad_norm))

@@ -58,8 +58,7 @@ class Rollout:
     tails_APGNC: Tensor
     network_evaluations: int
 
-    @property
-    def final_RNC(self) -> Tensor:
+    def final_latents(self) -> Tensor:
         """All final latents as rows: the anchors, then the tails in the order active step, prompt, member."""
         return torch.cat([self.anchor_PNC, self.tails_APGNC.flatten(0, 2)])
 
@@ -79,7 +78,9 @@ class Sampler:
     def velocity(self, x_RNC: Tensor, t: float, embeds: PromptEmbeds, prompt_R: Tensor) -> Tensor:
         """Returns velocities of any number of rows; `prompt_R` says which prompt each row belongs to."""
         parts = []
-        for x_BNC, rows in zip(x_RNC.split(self.micro_batch_size), prompt_R.split(self.micro_batch_size), strict=True):
+        for x_BNC, rows in zip(
+            torch.split(x_RNC, self.micro_batch_size), torch.split(prompt_R, self.micro_batch_size), strict=True
+        ):
             self.check_stop()
             parts.append(self.model.velocity(x_BNC, t, embeds[rows], self.guidance))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -125,7 +126,9 @@ def roll_out(
             x_RNC = torch.cat([x_RNC, branch.x_next_PGNC.flatten(0, 1)])
             prompt_R = torch.cat([prompt_R, rows_of_group])
             joined.append(branch.step.start)
-    tails = dict(zip(joined, x_RNC[num_prompts:].unflatten(0, (len(joined), num_prompts, group_size)), strict=True))
+    tails = dict(
+        zip(joined, x_RNC[num_prompts:].reshape(len(joined), num_prompts, group_size, *x_PNC.shape[1:]), strict=True)
+    )
     tails_APGNC = torch.stack([tails[branch.step.start] for branch in branches])
     return Rollout(plan, tuple(branches), x_RNC[:num_prompts], tails_APGNC, evaluations)
 

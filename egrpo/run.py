@@ -88,6 +88,7 @@ class Run:
         self._values: dict[str, float] = {}
         self._committed_step: int | None = None
         self._bar: Any = None
+        self._shown: dict[str, str] = {}
         self._started = time.monotonic()
         self._first_step = 0
         self._resumed_seconds = 0.0
@@ -201,7 +202,7 @@ class Run:
         """Shows step, reward and remaining time inside the block."""
         total = self.spec.training.steps
         with tqdm(total=total, initial=self.step, unit="step", dynamic_ncols=True) if shown else nullcontext() as bar:
-            self._bar, self._shown = bar, {}
+            self._bar = bar
             yield
             self._bar = None
 
@@ -278,7 +279,7 @@ class Run:
         return self.history
 
     def _state(self) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
-        """The state at the end of the last finished optimizer step; what a stop in the middle of the next one commits."""
+        """The state at the end of a finished optimizer step; a stop in the middle of the next one commits it."""
         draws, tensors = self.draws.save()
         state = {"step": self.step, "draws": draws, "pending": None}
         groups = {"rng": tensors}

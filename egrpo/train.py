@@ -83,7 +83,7 @@ def _score(run: Run, rollout: Rollout, prompt_P: Sequence[int]) -> Scores:
     num_active, _, group_size = rollout.tails_APGNC.shape[:3]
     anchors = [run.train_prompts[p] for p in prompt_P]
     tails = [prompt for prompt in anchors for _ in range(group_size)] * num_active
-    return score_latents(run.model, run.policy.sampler, run.optimised, rollout.final_RNC, anchors + tails)[0]
+    return score_latents(run.model, run.policy.sampler, run.optimised, rollout.final_latents(), anchors + tails)[0]
 
 
 def _advantages(spec: TrainSpec, scores: Scores, rollout: Rollout) -> Advantages:
