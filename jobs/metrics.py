@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, or_, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from jobs.pages import Page, cut, decode_cursor, invalid_cursor
 from jobs.tables import Metric
 
 
@@ -47,8 +48,14 @@ def read(
     from_step: int | None = None,
     to_step: int | None = None,
     max_points: int,
-) -> list[Metric]:
-    """Returns rows in the order of step and name, each name thinned evenly to about `max_points`, ends included."""
+    limit: int,
+    cursor: str | None = None,
+) -> Page[Metric]:
+    """Returns rows in the order of step and name, each name thinned evenly to about `max_points`, ends included.
+
+    Raises:
+        InvalidRequest: the cursor is not one of ours.
+    """
     wanted = [Metric.job_id == job_id]
     if names:
         wanted.append(Metric.name.in_(names))
@@ -69,5 +76,15 @@ def read(
         .join(numbered, (Metric.step == numbered.c.step) & (Metric.name == numbered.c.name))
         .where(Metric.job_id == job_id, kept)
         .order_by(Metric.step, Metric.name)
+        .limit(limit + 1)
     )
-    return list(session.scalars(statement))
+    if cursor is not None:
+        statement = statement.where(tuple_(Metric.step, Metric.name) > tuple_(*_step_and_name(cursor)))
+    return cut(list(session.scalars(statement)), limit, lambda metric: f"{metric.step}/{metric.name}")
+
+
+def _step_and_name(cursor: str) -> tuple[int, str]:
+    step, separator, name = decode_cursor(cursor).partition("/")
+    if not separator or not step.isdecimal() or len(step) > 10:
+        raise invalid_cursor()
+    return int(step), name

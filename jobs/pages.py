@@ -42,9 +42,14 @@ def decode_cursor(cursor: str) -> str:
         InvalidRequest: it is not a cursor of ours.
     """
     try:
-        key = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
+        key = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeError):
         key = ""
     if not key.isprintable() or not key:
-        raise InvalidRequest([FieldError("invalid_cursor", "this is not a next_cursor of a list", parameter="cursor")])
+        raise invalid_cursor()
     return key
+
+
+def invalid_cursor() -> InvalidRequest:
+    """Returns the error of a cursor that no list of ours gave out."""
+    return InvalidRequest([FieldError("invalid_cursor", "this is not a next_cursor of this list", parameter="cursor")])

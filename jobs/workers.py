@@ -7,11 +7,11 @@ who runs a job.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypedDict
 
 from sqlalchemy import func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
+from typing_extensions import TypedDict  # pydantic reads these, and needs this one below Python 3.12
 
 from jobs import jobs as jobs_
 from jobs.states import HELD

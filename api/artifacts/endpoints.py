@@ -12,17 +12,17 @@ from api.artifacts.schemas import ArtifactBody
 from api.dependencies import TheCaller, TheServices, TheSession
 from api.downloads import Conditions, DownloadQuery, conditions_of, respond
 from api.openapi import file_responses, problems
-from api.pagination import List, NoQuery
+from api.pagination import List, ListQuery
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/artifacts", tags=["artifacts"])
 
 
 @router.get("", operation_id="listArtifacts", responses=problems(401, 404, 422))
 def list_artifacts(
-    caller: TheCaller, session: TheSession, job_id: str, _query: Annotated[NoQuery, Query()]
+    caller: TheCaller, session: TheSession, job_id: str, query: Annotated[ListQuery, Query()]
 ) -> List[ArtifactBody]:
     """Files beside the adapter: report, contact sheet, reward curve."""
-    return service.all_of(session, caller.project_id, job_id)
+    return service.page(session, caller.project_id, job_id, query)
 
 
 @router.get(

@@ -8,19 +8,19 @@ from sqlalchemy.orm import Session
 
 from api.artifacts.schemas import ArtifactBody, body_of
 from api.downloads import StoredObject
-from api.pagination import List
+from api.pagination import List, ListQuery, whole_list
 from jobs import artifacts, jobs
 
 
-def all_of(session: Session, project_id: str, job_id: str) -> List[ArtifactBody]:
-    """Returns the artifacts by name, on one page.
+def page(session: Session, project_id: str, job_id: str, query: ListQuery) -> List[ArtifactBody]:
+    """Returns artifacts by name.
 
     Raises:
         NotFound: the project has no such job.
     """
     jobs.get(session, project_id, job_id)
     data = [body_of(artifact) for artifact in artifacts.all_of(session, job_id)]
-    return List(data=data, has_more=False, next_cursor=None)
+    return whole_list(data, query, lambda body: body.name)
 
 
 def file(session: Session, project_id: str, job_id: str, name: str) -> StoredObject:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from api.artifacts.schemas import ArtifactBody
 from api.pagination import ListQuery
 from jobs.states import Action, Actor, Status, allowed_actions
 from jobs.tables import Job
@@ -57,6 +58,7 @@ class JobBody(JobSummary):
     """A job, whole: the spec shows every default filled in."""
 
     spec: dict[str, Any]
+    artifacts: list[ArtifactBody] = Field(description="files beside the adapter that are there so far")
 
 
 class JobsQuery(ListQuery):
@@ -71,9 +73,9 @@ def summary_of(job: Job, place: QueuePlace | None) -> JobSummary:
     return JobSummary(**_members(job, place))
 
 
-def body_of(job: Job, place: QueuePlace | None) -> JobBody:
+def body_of(job: Job, place: QueuePlace | None, artifacts: list[ArtifactBody]) -> JobBody:
     """Returns the body of one job."""
-    return JobBody(**_members(job, place), spec=job.spec)
+    return JobBody(**_members(job, place), spec=job.spec, artifacts=artifacts)
 
 
 def _members(job: Job, place: QueuePlace | None) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from api import idempotency
+from api.artifacts.schemas import body_of as artifact_body
 from api.idempotency import Answer
 from api.jobs.schemas import JobBody, JobsQuery, JobSummary, body_of, summary_of
 from api.pagination import List
-from jobs import jobs, workers
+from jobs import artifacts, jobs, workers
 from jobs.spec import parse
 from jobs.tables import Document, Job
 
@@ -55,4 +56,5 @@ def cancel(session: Session, project_id: str, job_id: str, key: str | None, *, d
 
 
 def _body(session: Session, job: Job) -> JobBody:
-    return body_of(job, workers.queue_places(session, [job]).get(job.id))
+    place = workers.queue_places(session, [job]).get(job.id)
+    return body_of(job, place, [artifact_body(artifact) for artifact in artifacts.all_of(session, job.id)])

@@ -28,9 +28,14 @@ def list_metrics(
     caller: TheCaller, session: TheSession, job_id: str, query: Annotated[MetricsQuery, Query()]
 ) -> Response | List[MetricBody]:
     """Numbers of the job by step and name: as one JSON list, as CSV, or as one JSON object a line."""
-    rows = service.read(session, caller.project_id, job_id, query)
+    page = service.read(session, caller.project_id, job_id, query)
     if query.format == "csv":
-        return Response(service.as_csv(rows), media_type="text/csv")
+        return Response(service.as_csv(page.data), media_type="text/csv", headers=_next(page))
     if query.format == "ndjson":
-        return Response(service.as_ndjson(rows), media_type="application/x-ndjson")
-    return List(data=rows, has_more=False, next_cursor=None)
+        return Response(service.as_ndjson(page.data), media_type="application/x-ndjson", headers=_next(page))
+    return page
+
+
+def _next(page: List[MetricBody]) -> dict[str, str]:
+    """Returns where the text formats say that there is more: they have no place for it in the body."""
+    return {"X-Next-Cursor": page.next_cursor} if page.next_cursor else {}

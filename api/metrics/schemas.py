@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from jobs.tables import Metric
 
+MAX_ROWS = 20_000  # Short rows: a run of a thousand steps is one page.
+
 
 class MetricBody(BaseModel):
     """One number of one step."""
@@ -24,10 +26,12 @@ class MetricsQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    limit: int = Field(default=MAX_ROWS, ge=1, le=MAX_ROWS)
+    cursor: str | None = Field(default=None, max_length=500)
     names: list[str] = Field(default_factory=list, description="repeated, or separated by commas; all if left out")
     from_step: int | None = Field(default=None, ge=0, lt=2**31)
     to_step: int | None = Field(default=None, ge=0, lt=2**31)
-    max_points: int = Field(default=2000, ge=2, le=20_000, description="per name, evenly thinned, ends kept")
+    max_points: int = Field(default=2_000, ge=2, le=20_000, description="per name, evenly thinned, ends kept")
     format: Literal["json", "csv", "ndjson"] = "json"
 
     @field_validator("names")

@@ -9,27 +9,31 @@ from collections.abc import Sequence
 from sqlalchemy.orm import Session
 
 from api.metrics.schemas import MetricBody, MetricsQuery, body_of
+from api.pagination import List
 from jobs import jobs, metrics
 
 COLUMNS = ("step", "name", "value", "created_at")
 
 
-def read(session: Session, project_id: str, job_id: str, query: MetricsQuery) -> list[MetricBody]:
-    """Returns the numbers in the order of step and name.
+def read(session: Session, project_id: str, job_id: str, query: MetricsQuery) -> List[MetricBody]:
+    """Returns a page of the numbers in the order of step and name.
 
     Raises:
         NotFound: the project has no such job.
     """
     jobs.get(session, project_id, job_id)
-    rows = metrics.read(
+    found = metrics.read(
         session,
         job_id,
         names=query.names,
         from_step=query.from_step,
         to_step=query.to_step,
         max_points=query.max_points,
+        limit=query.limit,
+        cursor=query.cursor,
     )
-    return [body_of(row) for row in rows]
+    data = [body_of(row) for row in found.items]
+    return List(data=data, has_more=found.next_cursor is not None, next_cursor=found.next_cursor)
 
 
 def as_csv(rows: Sequence[MetricBody]) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from api.models.schemas import ModelBody, body_of
-from api.pagination import List
+from api.pagination import List, ListQuery, whole_list
 from egrpo import catalogue
 
 
-def all_models() -> List[ModelBody]:
+def page(query: ListQuery) -> List[ModelBody]:
     """Returns the base models by id."""
     data = [body_of(entry) for _, entry in sorted(catalogue.MODELS.items())]
-    return List(data=data, has_more=False, next_cursor=None)
+    return whole_list(data, query, lambda body: body.id)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from api.pagination import List
+from api.pagination import List, ListQuery, whole_list
 from api.rewards.schemas import RewardBody, body_of
 from egrpo import catalogue
 
 
-def all_rewards() -> List[RewardBody]:
+def page(query: ListQuery) -> List[RewardBody]:
     """Returns the rewards by type."""
     data = [body_of(entry) for _, entry in sorted(catalogue.REWARDS.items())]
-    return List(data=data, has_more=False, next_cursor=None)
+    return whole_list(data, query, lambda body: body.type)

@@ -1,0 +1,150 @@
+"""What the tests of the API share: two projects, requests with their keys, and rows as a worker writes them."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any
+
+import httpx
+from fastapi.testclient import TestClient
+from sqlalchemy.orm import Session
+
+from api.services import Services
+from jobs import api_keys, artifacts, checkpoints, leases, samples
+from jobs.db import transaction
+from jobs.leases import Claim
+from jobs.settings import Settings
+
+SPEC: dict[str, Any] = {
+    "name": "posters",
+    "base_model": "tiny-flux-shapes",
+    "prompts": {"inline": ["a red circle", "a blue square left of a yellow triangle"]},
+    "reward": {"components": [{"type": "shapes"}]},
+    "training": {"steps": 120, "seed": 7},
+}
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
+
+
+class Bench:
+    """One application, a project with a key, and a second project that must see nothing of the first."""
+
+    def __init__(self, client: TestClient, settings: Settings) -> None:
+        self.client = client
+        self.settings = settings
+        self.services: Services = client.app.state.services  # type: ignore[attr-defined]
+        with self.transaction() as session:
+            self.project = api_keys.project_named(session, "mine")
+            self.key = api_keys.create(session, self.project, "test")
+            self.other_key = api_keys.create(session, api_keys.project_named(session, "other"), "test")
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        with transaction(self.services.sessions) as session:
+            yield session
+
+    def get(self, path: str, *, key: str | None = None, headers: dict[str, str] | None = None, **params: Any) -> Any:
+        return self.client.get(
+            path, params=params, headers={**self.auth(key), **(headers or {})}, follow_redirects=False
+        )
+
+    def post(self, path: str, body: Any = None, *, key: str | None = None, **headers: str) -> Any:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.client.post(path, json=body, headers={**self.auth(key), **sent})
+
+    def auth(self, key: str | None = None) -> dict[str, str]:
+        return {"Authorization": f"Bearer {key or self.key}"}
+
+    def submit(self, **changes: Any) -> dict[str, Any]:
+        response = self.post("/v1/jobs", {**SPEC, **changes})
+        assert response.status_code == 201, response.text
+        return dict(response.json())
+
+    def claim(self) -> Claim:
+        """Takes the next job, as a worker does."""
+        with self.transaction() as session:
+            claim = leases.claim(session, "worker-1", timedelta(seconds=90))
+        assert claim is not None
+        return claim
+
+    def finish_files(self, claim: Claim) -> dict[str, str]:
+        """Writes what a job leaves: a sample, an adapter of 300 000 bytes, a report. Returns the ids."""
+        store, prefix = self.services.store, f"projects/{claim.project_id}/jobs/{claim.job_id}/{claim.epoch}"
+        adapter = bytes(range(256)) * 1172
+        image = store.put_bytes(f"{prefix}/samples/step-000000/000.png", PNG, content_type="image/png")
+        file = store.put_bytes(f"{prefix}/adapter/pytorch_lora_weights.safetensors", adapter)
+        report = store.put_bytes(f"{prefix}/artifacts/report.json", b'{"seconds": 1}', content_type="application/json")
+        with self.transaction() as session:
+            sample_id = samples.put(
+                session, claim.job_id, claim.epoch, "samples/step-000000/000.png",
+                step=0, kind="evaluation", prompt="a red circle", seed=1234, rewards={"shapes": 0.5}, passed=True,
+                object_key=image.key, size_bytes=image.size_bytes, sha256=image.sha256,
+            )  # fmt: skip
+            entry = {"path": "pytorch_lora_weights.safetensors", "sha256": file.sha256, "size_bytes": file.size_bytes}
+            checkpoint_id = checkpoints.add(
+                session, claim.job_id, claim.epoch, step=120, kind="adapter", object_prefix=f"{prefix}/adapter",
+                files=[entry], spec_digest=claim.spec_digest, eval_reward=0.6, format="diffusers",
+            )  # fmt: skip
+            artifacts.put(session, claim.job_id, claim.epoch, "report.json", report, "application/json")
+        return {"sample": sample_id, "checkpoint": checkpoint_id}
+
+
+def assert_problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """Checks that an answer is a problem of that kind, complete, and returns its body."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = response.json()
+    assert body["status"] == status
+    assert body["code"] == code
+    assert {"type", "title", "detail", "instance", "request_id", "retryable"} <= set(body)
+    assert response.headers["x-request-id"] == body["request_id"]
+    return body
+
+
+class Cable:
+    """A TCP connection to a server that can be cut and mended: how a server that goes down looks from outside."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self._sockets: set[socket.socket] = set()
+        self._listener: socket.socket | None = None
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        self.mend()
+
+    def mend(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def cut(self) -> None:
+        """Refuses new connections and breaks those that are open."""
+        assert self._listener is not None
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for open_socket in list(self._sockets):
+            with suppress(OSError):
+                open_socket.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self, listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = listener.accept()
+                far = socket.create_connection(self._target)
+                for source, sink in ((near, far), (far, near)):
+                    self._sockets.add(source)
+                    threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+        for each in (source, sink):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        self._sockets.discard(source)
+        source.close()
