@@ -67,7 +67,7 @@ class FluxAdapter:
         self.digest = digest
         self.device: torch.device = self.transformer.device
         self.dtype: torch.dtype = self.transformer.dtype
-        scale = pipeline.vae_scale_factor * 2
+        scale: int = pipeline.vae_scale_factor * 2
         self._grid = (height // scale, width // scale)
         self._img_ids = pipeline._prepare_latent_image_ids(1, *self._grid, self.device, self.dtype)
         self._txt_ids = torch.zeros(max_sequence_length, 3, device=self.device, dtype=self.dtype)

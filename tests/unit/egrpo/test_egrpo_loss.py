@@ -1,0 +1,200 @@
+"""The objective: ratios, the shared gradient, and what contributes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from egrpo.advantage import Advantages, group_advantages
+from egrpo.config import LoRASpec
+from egrpo.errors import NonFiniteError
+from egrpo.lora import add_adapter, base_weights, folded_weights
+from egrpo.loss import Objective, PolicyLoss, clipped_loss, transition_log_prob
+from egrpo.models.flux import FluxAdapter, PromptEmbeds
+from egrpo.rollout import Rollout, Sampler, roll_out
+from egrpo.schedule import merge_plan, shifted_sigmas
+from egrpo.sde import sde_step
+
+SIGMAS = shifted_sigmas(8, 3.0)
+PLAN = merge_plan(SIGMAS, eta=0.7, active=range(3), entropy_threshold=2.6)
+GROUP = 4
+
+
+class Setting:
+    """A real transformer with an adapter that is not zero, one rollout, and made-up rewards."""
+
+    def __init__(self, folder: Path, targets: str = "attention_mlp") -> None:
+        self.model = FluxAdapter.load(str(folder))
+        self.parameters = add_adapter(self.model.transformer, LoRASpec(rank=3, alpha=7), targets, seed=0)
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for _, parameter in self.parameters:
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+        self.embeds = self.model.encode_prompts(["a red circle", "a blue square"])
+        self.sampler = Sampler(self.model, 3.5, 100)
+        with folded_weights(self.model.transformer):
+            self.rollout = self.roll_out()
+        rewards = np.random.default_rng(0).random((3, 2, GROUP))
+        self.advantages = group_advantages(rewards, std_floor=0, clip=5)
+
+    def roll_out(self) -> Rollout:
+        generator = torch.Generator().manual_seed(2)
+        x_PNC = self.model.initial_latents([1, 2])
+        return roll_out(self.sampler, PLAN, PLAN.steps, x_PNC, self.embeds, GROUP, generator=generator)
+
+    def gradient(self, micro_batch: int = 100, kl_weight: float = 0.0, old: Tensor | None = None) -> Tensor:
+        for _, parameter in self.parameters:
+            parameter.grad = None
+        loss = PolicyLoss(self.model, Sampler(self.model, 3.5, micro_batch), Objective(1e-4, kl_weight))
+        self.stats, self.log_probs = loss.accumulate(self.rollout, self.advantages, self.embeds, old)
+        return self.flat_gradient()
+
+    def flat_gradient(self) -> Tensor:
+        return torch.cat([p.grad.flatten() for _, p in self.parameters if p.grad is not None])
+
+
+@pytest.fixture(scope="module")
+def setting(random_flux: Path) -> Setting:
+    return Setting(random_flux)
+
+
+def test_the_clipped_loss_by_hand() -> None:
+    ratio = torch.tensor([[0.5, 1.0, 1.5]])
+    up, down = torch.full((1, 3), 2.0), torch.full((1, 3), -2.0)
+    assert clipped_loss(ratio, up, 0.1).tolist() == [[pytest.approx(-1.0), -2.0, pytest.approx(-2.2)]]
+    assert clipped_loss(ratio, down, 0.1).tolist() == [[pytest.approx(1.8), 2.0, pytest.approx(3.0)]]
+
+
+def test_replaying_the_rollout_gives_ratio_one(setting: Setting) -> None:
+    """The log-probability of a transition when it was drawn, with folded weights, and when it is scored."""
+    with torch.no_grad():
+        for branch in setting.rollout.branches:
+            t, t_next = SIGMAS[branch.step.start], SIGMAS[branch.step.end]
+            with folded_weights(setting.model.transformer):
+                v_drawn = setting.model.velocity(branch.x_PNC, t, setting.embeds, 3.5)
+            drawn = sde_step(
+                branch.x_PNC[:, None], v_drawn[:, None], t, t_next, t_1=SIGMAS[1], eta=0.7, x_next=branch.x_next_PGNC
+            ).log_prob
+            v_scored = setting.model.velocity(branch.x_PNC, t, setting.embeds, 3.5)
+            scored = transition_log_prob(PLAN, branch, v_scored, torch.arange(2))
+            assert float((torch.exp(scored - drawn) - 1).abs().max()) < 1e-6
+
+
+def test_first_update_ratio_is_exactly_one(setting: Setting) -> None:
+    setting.gradient()
+    assert setting.stats.ratio_deviation == 0
+    assert setting.stats.clip_fraction == 0
+
+
+def test_group_shared_gradient_equals_per_sample_gradient(setting: Setting) -> None:
+    """One forward a group against one forward and backward for every sample, from the objective as it is written."""
+    shared = setting.gradient()
+    for _, parameter in setting.parameters:
+        parameter.grad = None
+    for a, branch in enumerate(setting.rollout.branches):
+        t, t_next = SIGMAS[branch.step.start], SIGMAS[branch.step.end]
+        for p in range(2):
+            for g in range(GROUP):
+                x = branch.x_PNC[p][None]
+                v = setting.model.velocity(x, t, setting.embeds[torch.tensor([p])], 3.5)
+                log_prob = sde_step(
+                    x, v, t, t_next, t_1=SIGMAS[1], eta=0.7, x_next=branch.x_next_PGNC[p, g][None]
+                ).log_prob[0]
+                advantage = float(setting.advantages.values_APG[a, p, g])
+                (-advantage * torch.exp(log_prob - log_prob.detach()) / (3 * 2 * GROUP)).backward()
+    alone = setting.flat_gradient()
+    torch.testing.assert_close(shared, alone, rtol=1e-4, atol=1e-6 * float(alone.abs().max()))
+    assert float(alone.abs().max()) > 0
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2])
+def test_micro_batches_give_the_same_gradient(setting: Setting, micro_batch: int) -> None:
+    whole, split = setting.gradient(), setting.gradient(micro_batch)
+    torch.testing.assert_close(split, whole, rtol=1e-4, atol=1e-6 * float(whole.abs().max()))
+
+
+def test_groups_with_equal_rewards_contribute_nothing(setting: Setting) -> None:
+    """Their rows are not even run, and the mean is still over all groups."""
+    full = setting.advantages
+    try:
+        values, flat = full.values_APG.copy(), full.is_flat_AP.copy()
+        values[:, 1], flat[:, 1] = 0, True
+        setting.advantages = Advantages(values, flat)
+        skipped = setting.gradient()
+        assert setting.stats.network_evaluations == 3
+        setting.advantages = Advantages(values, np.zeros_like(flat))
+        run = setting.gradient()
+        torch.testing.assert_close(skipped, run, rtol=1e-4, atol=1e-6 * float(run.abs().max()))
+    finally:
+        setting.advantages = full
+
+
+def test_later_passes_use_the_first_log_probabilities(setting: Setting) -> None:
+    setting.gradient()
+    first = setting.log_probs.clone()
+    shifted = first - 0.01
+    setting.gradient(old=shifted)
+    assert setting.stats.ratio_deviation == pytest.approx(np.exp(0.01) - 1, rel=1e-3)
+    assert setting.stats.clip_fraction == 1
+    assert torch.equal(setting.log_probs, shifted)
+
+
+def test_kl_is_zero_for_the_base_and_positive_for_another_policy(setting: Setting) -> None:
+    setting.gradient(kl_weight=1.0)
+    assert setting.stats.kl > 0
+    assert setting.stats.network_evaluations == 6
+    zeros = [parameter.detach().clone() for _, parameter in setting.parameters]
+    try:
+        with torch.no_grad():
+            for _, parameter in setting.parameters:
+                parameter.zero_()
+        setting.gradient(kl_weight=1.0)
+        assert setting.stats.kl == 0
+    finally:
+        with torch.no_grad():
+            for (_, parameter), value in zip(setting.parameters, zeros, strict=True):
+                parameter.copy_(value)
+
+
+def test_folded_weights_are_the_same_policy_and_leave_no_trace(setting: Setting) -> None:
+    x, embeds = setting.model.initial_latents([5, 6]), setting.embeds
+    weights = {name: value.clone() for name, value in setting.model.transformer.state_dict().items()}
+    with torch.no_grad():
+        layered = setting.model.velocity(x, 0.8, embeds, 3.5)
+        with folded_weights(setting.model.transformer):
+            folded = setting.model.velocity(x, 0.8, embeds, 3.5)
+        with base_weights(setting.model.transformer):
+            base = setting.model.velocity(x, 0.8, embeds, 3.5)
+    torch.testing.assert_close(folded, layered, rtol=1e-5, atol=1e-5)
+    assert float((base - layered).abs().max()) > 1e-3
+    assert all(torch.equal(value, weights[name]) for name, value in setting.model.transformer.state_dict().items())
+
+
+def test_a_loss_that_is_not_finite_is_named(setting: Setting) -> None:
+    full = setting.advantages
+    try:
+        setting.advantages = Advantages(np.full_like(full.values_APG, np.nan), full.is_flat_AP)
+        with pytest.raises(NonFiniteError, match="active step 0 is nan"):
+            setting.gradient()
+    finally:
+        setting.advantages = full
+
+
+def test_no_guidance_where_the_model_embeds_none(random_flux_schnell: Path) -> None:
+    model = FluxAdapter.load(str(random_flux_schnell))
+    embeds: PromptEmbeds = model.encode_prompts(["a red circle"])
+    x = model.initial_latents([1])
+    with torch.no_grad():
+        assert torch.equal(model.velocity(x, 0.5, embeds, 1.0), model.velocity(x, 0.5, embeds, 9.0))
+
+
+@pytest.mark.parametrize("targets", ["attention", "attention_mlp", "all"])
+def test_every_target_set_trains(random_flux: Path, targets: str) -> None:
+    other = Setting(random_flux, targets)
+    gradient = other.gradient()
+    assert torch.isfinite(gradient).all()
+    assert len(gradient) == sum(p.numel() for _, p in other.parameters)
