@@ -16,12 +16,13 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from jobs import artifacts, checkpoints, events, leases, samples
+from jobs import artifacts, checkpoints, events, samples
 from jobs.db import SessionFactory, transaction
 from jobs.errors import ChecksumMismatch
 from jobs.leases import Claim
 from jobs.store import ObjectStore, StoredFile
 from jobs.tables import Checkpoint, Document
+from worker.fence import Fence
 from worker.protocol import ArtifactEvent, CheckpointEvent, FileEntry, ProtocolError, SampleEvent, path_inside
 
 FileEvent = SampleEvent | CheckpointEvent | ArtifactEvent
@@ -49,18 +50,20 @@ class _Stored:
 class FilePublisher:
     """Publishes the files of one claim. `spool` runs in the trainer's reader thread, `publish` in the uploader's."""
 
-    def __init__(self, sessions: SessionFactory, store: ObjectStore, claim: Claim, run_dir: Path) -> None:
+    def __init__(self, sessions: SessionFactory, store: ObjectStore, claim: Claim, fence: Fence, run_dir: Path) -> None:
         """Prepares the publisher.
 
         Args:
             sessions: Makes database sessions.
             store: Where the files go.
-            claim: What is being run; its epoch guards every transaction and is part of every key.
+            claim: What is being run; its epoch is part of every key.
+            fence: Guards every transaction.
             run_dir: The trainer's run folder.
         """
         self._sessions = sessions
         self._store = store
         self._claim = claim
+        self._fence = fence
         self._run_dir = run_dir
         self._spool_dir = run_dir / ".spool"
         self._num_spooled = 0
@@ -93,7 +96,7 @@ class FilePublisher:
                 self._stored[id(spooled)] = self._upload(spooled)
         stored = [self._stored[id(spooled)] for spooled in batch]
         with transaction(self._sessions) as session:
-            leases.guard(session, self._claim.job_id, self._claim.epoch)
+            self._fence.pass_through(session)
             told = [told for item in stored for told in self._insert(session, item)]
             events.append_all(session, self._claim.job_id, told)
         self._stored.clear()

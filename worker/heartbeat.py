@@ -62,12 +62,14 @@ class Heartbeat:
 
     @property
     def lost(self) -> bool:
-        """Whether the job must be taken for another worker's: by the database's word, or because time is up."""
-        return self._lost.is_set() or self._clock() >= self._deadline
+        """Whether the job must be taken for another worker's: by the database's word, or because time is up.
 
-    def note_desired(self, desired_state: str) -> None:
-        """Notes what the job's owner wants, learned sooner than by the next renewal."""
-        self.desired_state = desired_state
+        Once true it stays true: the trainer has been killed for it, so a renewal that arrives late must not bring the
+        publishing back to life.
+        """
+        if self._clock() >= self._deadline:
+            self._lost.set()
+        return self._lost.is_set()
 
     def give_up(self) -> None:
         """Notes that another part learned from the database that the lease is gone."""

@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
 _FIRST_BACKOFF_S = 0.25
-_LAST_BACKOFF_S = 15.0
+_LAST_BACKOFF_S = 5.0
+_PAUSE_SLICE_S = 0.25
 
 
 class Lane(Generic[Item]):
@@ -105,8 +106,14 @@ class Lane(Generic[Item]):
                 self._publish(batch)
             except Unavailable as error:
                 log.warning("event=publishing_retried lane=%s in_s=%.2f error=%s", self._thread.name, backoff_s, error)
-                time.sleep(backoff_s)
+                self._pause(backoff_s)
                 backoff_s = min(2 * backoff_s, _LAST_BACKOFF_S)
             else:
                 return
         raise LeaseLost("the lease ran out while publishing")
+
+    def _pause(self, seconds: float) -> None:
+        """Sleeps, but not beyond the end of the lease."""
+        until = time.monotonic() + seconds
+        while not self._heartbeat.lost and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, _PAUSE_SLICE_S))

@@ -19,6 +19,7 @@ from jobs.errors import ChecksumMismatch, ObjectMissing, Unavailable
 from jobs.leases import Claim
 from jobs.store import ObjectStore
 from jobs.tables import Checkpoint
+from worker.fence import Fence
 from worker.protocol import ProtocolError, path_inside
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,12 @@ class Interrupted(Exception):  # noqa: N818 - not an error: somebody asked.
 
 
 def restore(
-    sessions: SessionFactory, store: ObjectStore, claim: Claim, run_dir: Path, give_up: Callable[[], bool]
+    sessions: SessionFactory,
+    store: ObjectStore,
+    claim: Claim,
+    fence: Fence,
+    run_dir: Path,
+    give_up: Callable[[], bool],
 ) -> int | None:
     """Downloads the newest whole checkpoint into `run_dir/checkpoints` and returns its step, or None to start at 0.
 
@@ -41,6 +47,7 @@ def restore(
         sessions: Makes database sessions.
         store: Where the files are.
         claim: The job's claim.
+        fence: Guards what is written.
         run_dir: The new attempt's run folder.
         give_up: Asked between tries and files.
 
@@ -54,9 +61,9 @@ def restore(
         except (ChecksumMismatch, ObjectMissing, ProtocolError) as error:
             log.warning("event=checkpoint_unusable job_id=%s step=%d error=%s", claim.job_id, checkpoint.step, error)
             message = f"the checkpoint of step {checkpoint.step} cannot be used, trying the one before: {error}"
-            _waiting(partial(_tell, sessions, claim, message), give_up)
+            _waiting(partial(_tell, sessions, claim, fence, message), give_up)
         else:
-            _waiting(partial(_note, sessions, claim, checkpoint.step), give_up)
+            _waiting(partial(_note, sessions, claim, fence, checkpoint.step), give_up)
             return checkpoint.step
     return None
 
@@ -93,13 +100,14 @@ def _download(store: ObjectStore, checkpoint: Checkpoint, run_dir: Path, give_up
     incoming.rename(run_dir / "checkpoints" / f"step-{checkpoint.step:06d}")
 
 
-def _tell(sessions: SessionFactory, claim: Claim, message: str) -> None:
+def _tell(sessions: SessionFactory, claim: Claim, fence: Fence, message: str) -> None:
     with transaction(sessions) as session:
-        leases.guard(session, claim.job_id, claim.epoch)
+        fence.pass_through(session)
         events.append(session, claim.job_id, "log", {"level": "warning", "message": message})
 
 
-def _note(sessions: SessionFactory, claim: Claim, step: int) -> None:
+def _note(sessions: SessionFactory, claim: Claim, fence: Fence, step: int) -> None:
     with transaction(sessions) as session:
+        fence.pass_through(session)
         leases.note_resumed(session, claim, step)
         events.append(session, claim.job_id, "log", {"level": "info", "message": f"resuming from step {step}"})

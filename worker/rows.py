@@ -1,13 +1,13 @@
 """Writes what needs no upload: phases, progress, metrics and log lines, a batch in one transaction."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
-from jobs import events, leases, lifecycle, metrics
+from jobs import events, lifecycle, metrics
 from jobs.db import SessionFactory, transaction
-from jobs.leases import Claim
 from jobs.tables import Document, Job
+from worker.fence import Fence
 from worker.protocol import ErrorEvent, LogEvent, MetricEvent, PhaseEvent, ProgressEvent
 
 RowEvent = PhaseEvent | ProgressEvent | MetricEvent | LogEvent | ErrorEvent
@@ -16,17 +16,15 @@ RowEvent = PhaseEvent | ProgressEvent | MetricEvent | LogEvent | ErrorEvent
 class RowWriter:
     """Publishes batches of one claim's row events."""
 
-    def __init__(self, sessions: SessionFactory, claim: Claim, on_desired: Callable[[str], None]) -> None:
+    def __init__(self, sessions: SessionFactory, fence: Fence) -> None:
         """Prepares the writer.
 
         Args:
             sessions: Makes database sessions.
-            claim: What is being run; its epoch guards every transaction.
-            on_desired: Told the job's desired state by every transaction, which is sooner than the next heartbeat.
+            fence: Guards every transaction.
         """
         self._sessions = sessions
-        self._claim = claim
-        self._on_desired = on_desired
+        self._fence = fence
 
     def publish(self, batch: Sequence[RowEvent]) -> None:
         """Writes the batch, all or nothing.
@@ -36,8 +34,7 @@ class RowWriter:
             DatabaseUnavailable: The database is down; nothing was written, or all of it.
         """
         with transaction(self._sessions) as session:
-            job = leases.guard(session, self._claim.job_id, self._claim.epoch)
-            self._on_desired(job.desired_state)
+            job = self._fence.pass_through(session)
             self._tell(session, job, batch)
             metrics.upsert(session, job.id, job.epoch, _values(batch))
             progress = [event for event in batch if isinstance(event, ProgressEvent)]

@@ -26,6 +26,7 @@ from jobs.states import Desired, Status, StatusReason
 from jobs.store import ObjectStore
 from jobs.tables import Job
 from worker import outcome
+from worker.fence import Fence
 from worker.files import FilePublisher, Spooled
 from worker.heartbeat import Heartbeat
 from worker.outcome import Reason
@@ -99,10 +100,14 @@ class Supervisor:
         )
         self._stall = StallDetector(settings.stall_seconds)
         self._store = store
-        self._files = FilePublisher(sessions, store, claim, self._run_dir)
-        self._rows = RowWriter(sessions, claim, self._heartbeat.note_desired)
+        self._fence = Fence(claim, self._heartbeat)
+        self._files = FilePublisher(sessions, store, claim, self._fence, self._run_dir)
         self._row_lane: Lane[RowEvent] = Lane(
-            "rows", self._rows.publish, self._heartbeat, max_batch=_ROWS_PER_BATCH, gather_s=settings.publish_seconds
+            "rows",
+            RowWriter(sessions, self._fence).publish,
+            self._heartbeat,
+            max_batch=_ROWS_PER_BATCH,
+            gather_s=settings.publish_seconds,
         )
         self._file_lane: Lane[Spooled] = Lane(
             "files", self._files.publish, self._heartbeat, max_batch=_FILES_PER_BATCH, gather_s=0.0
@@ -124,7 +129,7 @@ class Supervisor:
     def _attempt(self) -> None:
         try:
             self._prepare_run_dir()
-            step = restore(self._sessions, self._store, self._claim, self._run_dir, self._must_stop)
+            step = self._restore()
         except Interrupted:
             self._settle(None, _PREEMPTED)
             return
@@ -148,6 +153,9 @@ class Supervisor:
         self._run_dir.mkdir(parents=True)
         spec = JobSpec.model_validate(self._claim.spec).train_spec()
         self._spec_path.write_text(json.dumps(spec.model_dump(mode="json"), indent=1))
+
+    def _restore(self) -> int | None:
+        return restore(self._sessions, self._store, self._claim, self._fence, self._run_dir, self._must_stop)
 
     @property
     def _spec_path(self) -> Path:
@@ -236,7 +244,7 @@ class Supervisor:
         while not self._heartbeat.lost:
             try:
                 with transaction(self._sessions) as session:
-                    job = leases.guard(session, self._claim.job_id, self._claim.epoch)
+                    job = self._fence.pass_through(session)
                     status = self._conclude(session, job, exit_, reason)
             except DatabaseUnavailable as error:
                 log.warning("event=settling_retried job_id=%s error=%s", self._claim.job_id, error)

@@ -1,0 +1,38 @@
+"""The workbench of the worker's tests."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from worker_bench import SCRIPT, Bench
+
+from jobs.db import make_engine, make_session_factory
+from jobs.store import ObjectStore
+from worker.settings import WorkerSettings
+
+
+@pytest.fixture
+def bench(service_env: dict[str, str], tmp_path: Path) -> Iterator[Bench]:
+    """Short leases: 3 s, renewed every 0.3 s."""
+    scenario = tmp_path / "scenario.json"
+    values = {name.removeprefix("EGRPO_").lower(): value for name, value in service_env.items()}
+    settings = WorkerSettings(
+        **values,
+        lease_seconds=3,
+        heartbeat_seconds=0.3,
+        reaper_seconds=0.3,
+        poll_seconds=0.2,
+        retry_seconds=0.05,
+        publish_seconds=0.05,
+        stop_grace_seconds=5,
+        trainer_command=[sys.executable, str(SCRIPT), str(scenario)],
+    )
+    engine = make_engine(settings)
+    bench = Bench(settings, make_session_factory(engine), ObjectStore(settings), scenario)
+    bench.script()
+    yield bench
+    for runner in bench.runners:
+        runner.drain()
+    for each in [engine, *bench.engines]:
+        each.dispose()

@@ -1,0 +1,174 @@
+"""One attempt after the other: what is published, how attempts end, and from where the next one goes on."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+from worker_bench import Bench
+
+from jobs.tables import Artifact, Sample
+
+UNBROKEN = b"x=21"  # 1 + 2 + … + 6: what an adapter holds that was trained without a break.
+
+
+def test_a_job_runs_to_its_end_and_everything_is_published(bench: Bench) -> None:
+    bench.script(samples=2)
+    job_id = bench.submit()
+    bench.run()
+    job = bench.job(job_id)
+    assert (job.status, job.phase, job.status_reason, job.attempt, job.epoch) == ("succeeded", "done", None, 1, 1)
+    assert job.progress["step"] == job.progress["total_steps"] == 6
+    assert (job.lease_owner, job.lease_expires_at) == (None, None)
+    assert bench.statuses(job_id) == ["queued", "running", "succeeded"]
+    assert bench.metrics(job_id) == {1: 0.1, 2: 0.3, 3: 0.6, 4: 1.0, 5: 1.5, 6: 2.1}
+    assert [row.step for row in bench.checkpoints(job_id)] == [2, 4, 6]
+    assert bench.adapter(job_id) == UNBROKEN
+    assert len(bench.rows(Sample, job_id)) == len(bench.events(job_id, "sample")) == 12
+    (report,) = bench.rows(Artifact, job_id)
+    assert json.loads(bench.store.get(report.object_key).read())["x"] == 21
+    (attempt,) = bench.attempts(job_id)
+    assert (attempt.outcome, attempt.exit_code, attempt.last_step, attempt.reason) == ("succeeded", 0, 6, None)
+    assert attempt.finished_at is not None
+    assert not (bench.settings.work_dir / job_id / "1").exists(), "the run folder is removed after a success"
+
+
+def test_object_keys_carry_project_job_and_epoch(bench: Bench) -> None:
+    bench.script(samples=1, steps=1)
+    job_id = bench.submit()
+    bench.run()
+    root = f"projects/{bench.job(job_id).project_id}/jobs/{job_id}/1"
+    (sample,) = bench.rows(Sample, job_id)
+    assert sample.object_key == f"{root}/samples/step-000001/000.png"
+    assert bench.checkpoints(job_id, "adapter")[0].object_prefix == f"{root}/adapter"
+    assert bench.rows(Artifact, job_id)[0].object_key == f"{root}/artifacts/report.json"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_killed_trainer_is_resumed_from_its_last_committed_checkpoint(bench: Bench, number: int) -> None:
+    bench.script(attempts={"1": {"5": {"signal": number}}})
+    job_id = bench.submit()
+    runner = bench.runner()
+    runner.run_until_idle()
+    reason = bench.job(job_id).status_reason
+    assert reason is not None
+    assert reason["code"] in ("trainer_killed", "trainer_crashed", "out_of_memory")
+    assert reason["retryable"]
+    while bench.job(job_id).status != "succeeded":
+        runner.run_until_idle()
+    first, second = bench.attempts(job_id)
+    assert (first.outcome, first.exit_code, second.resumed_from_step) == ("queued", -number, 4)
+    assert bench.adapter(job_id) == UNBROKEN
+    assert bench.metrics(job_id, "epoch_of_x") == {1: 1, 2: 1, 3: 1, 4: 1, 5: 2, 6: 2}
+    assert bench.job(job_id).attempts_without_progress == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "expected"),
+    [
+        (65, {"code": "non_finite_loss", "message": "loss is nan at step 3", "retryable": False}, "non_finite_loss"),
+        (69, {"code": "reward_failed", "message": "no such shape", "retryable": False}, "reward_failed"),
+        (66, {"code": "model_unavailable", "message": "no weights", "retryable": False}, "model_unavailable"),
+        (70, {"code": "internal", "message": "CUDA out of memory", "retryable": False}, "out_of_memory"),
+    ],
+)
+def test_an_error_that_another_attempt_cannot_mend_fails_the_job(
+    bench: Bench, code: int, error: dict[str, object], expected: str
+) -> None:
+    bench.script(attempts={"1": {"3": {"exit": code, "error": error, "stderr": "first\nlast words"}}})
+    job_id = bench.submit()
+    bench.run()
+    job = bench.job(job_id)
+    assert job.status == "failed"
+    assert job.status_reason is not None
+    assert job.status_reason["code"] == expected
+    assert not job.status_reason["retryable"]
+    assert str(error["message"]) in job.status_reason["message"]
+    assert job.status_reason["message"].endswith("last words")
+    assert any("last words" in event.data["message"] for event in bench.events(job_id, "log"))
+    assert [row.step for row in bench.checkpoints(job_id)] == [2], "what was committed before stays"
+    assert len(bench.trainers()) == 1
+
+
+def test_three_attempts_without_a_new_checkpoint_fail_the_job_with_the_reason_of_the_last(bench: Bench) -> None:
+    crash = {"1": {"exit": 1, "stderr": "boom"}}
+    bench.script(attempts={"1": crash, "2": crash, "3": crash})
+    job_id = bench.submit()
+    runner = bench.runner()
+    while bench.job(job_id).status not in ("failed", "succeeded"):
+        runner.run_until_idle()
+    job = bench.job(job_id)
+    assert job.status_reason is not None
+    assert (job.status, job.status_reason["code"], job.attempt) == ("failed", "internal", 3)
+    assert [attempt.outcome for attempt in bench.attempts(job_id)] == ["queued", "queued", "failed"]
+
+
+def test_attempts_that_committed_a_checkpoint_are_not_counted(bench: Bench) -> None:
+    kill = {"signal": int(signal.SIGKILL)}
+    bench.script(steps=12, attempts={str(n): {str(2 * n + 1): kill} for n in range(1, 6)})
+    job_id = bench.submit()
+    runner = bench.runner()
+    while bench.job(job_id).status not in ("failed", "succeeded"):
+        runner.run_until_idle()
+    assert bench.job(job_id).status == "succeeded"
+    assert [attempt.resumed_from_step for attempt in bench.attempts(job_id)] == [None, 2, 4, 6, 8, 10]
+    assert bench.adapter(job_id) == b"x=78"
+
+
+def test_a_damaged_checkpoint_in_the_store_is_passed_over_for_the_one_before(bench: Bench) -> None:
+    bench.script(attempts={"1": {"5": {"exit": 1}}})
+    job_id = bench.submit()
+    runner = bench.runner()
+    runner.run_until_idle()
+    newest = bench.checkpoints(job_id)[-1]
+    bench.store.put_bytes(f"{newest.object_prefix}/state.txt", b"99 rotten")
+    while bench.job(job_id).status != "succeeded":
+        runner.run_until_idle()
+    assert bench.attempts(job_id)[1].resumed_from_step == 2
+    assert bench.adapter(job_id) == UNBROKEN
+    assert any("step 4 cannot be used" in event.data["message"] for event in bench.events(job_id, "log"))
+
+
+def test_a_checkpoint_that_is_not_what_its_sha256_says_is_never_committed(bench: Bench) -> None:
+    bench.script(corrupt_checkpoint=4)
+    job_id = bench.submit()
+    bench.run()
+    assert bench.job(job_id).status == "succeeded"
+    assert [row.step for row in bench.checkpoints(job_id)] == [2, 6]
+    assert any("step 4 was not kept" in event.data["message"] for event in bench.events(job_id, "log"))
+
+
+def test_the_trainer_sees_the_training_spec_and_no_credentials(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, service_env: dict[str, str]
+) -> None:
+    for name, value in service_env.items():
+        monkeypatch.setenv(name, value)
+    bench.script(attempts={"1": {"1": {"exit": 65}}})
+    job_id = bench.submit(name="my run")
+    bench.run()
+    (trainer,) = bench.trainers()
+    assert not [name for name in trainer["environ"] if name.startswith("EGRPO")]
+    shown = json.dumps(trainer)
+    for name in ("EGRPO_DATABASE_URL", "EGRPO_BROKER_URL", "EGRPO_S3_SECRET_KEY"):
+        assert service_env[name] not in shown
+    spec = json.loads((bench.settings.work_dir / job_id / "1" / "job.yaml").read_text())
+    assert spec["name"] == "my run"
+    assert not {"metadata", "resources", "limits"} & set(spec)
+
+
+def test_lines_that_are_no_events_do_not_end_the_job(bench: Bench) -> None:
+    bench.script(attempts={"1": {"2": {"raw": 'garbage\n{"type":"metric","step":2,"values":{"loss":NaN,"a":1}}'}}})
+    job_id = bench.submit()
+    bench.run()
+    assert bench.job(job_id).status == "succeeded"
+    assert bench.metrics(job_id, "a") == {2: 1.0}
+
+
+def test_a_path_out_of_the_run_folder_is_refused(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    raw = json.dumps({"type": "artifact", "path": "../../../secret"})
+    bench.script(attempts={"1": {"2": {"raw": raw}}})
+    job_id = bench.submit()
+    bench.run()
+    assert [artifact.name for artifact in bench.rows(Artifact, job_id)] == ["report.json"]
+    assert any("leads out" in event.data["message"] for event in bench.events(job_id, "log"))

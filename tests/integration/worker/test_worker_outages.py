@@ -1,0 +1,133 @@
+"""Database or store away while a trainer runs: what can wait waits, what cannot ends in time, nothing is lost."""
+
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+from breakable import Breakable
+from sqlalchemy.orm import Session
+from worker_bench import Bench, wait_for
+
+from jobs.db import make_engine, make_session_factory
+from jobs.store import ObjectStore
+from jobs.tables import Sample
+from worker.runner import Runner
+
+
+@pytest.fixture
+def store_link(bench: Bench) -> Iterator[Breakable]:
+    link = Breakable(bench.settings.s3_endpoint)
+    yield link
+    link.close()
+
+
+@pytest.fixture
+def database_link(bench: Bench) -> Iterator[Breakable]:
+    link = Breakable(bench.settings.database_url)
+    yield link
+    link.close()
+
+
+def runner_behind(bench: Bench, database: Breakable | None = None, store: Breakable | None = None) -> Runner:
+    settings = bench.settings.model_copy(
+        update={
+            "database_url": database.url if database else bench.settings.database_url,
+            "s3_endpoint": store.url if store else bench.settings.s3_endpoint,
+        }
+    )
+    engine = make_engine(settings)
+    runner = Runner(settings, make_session_factory(engine), ObjectStore(settings))
+    bench.runners.append(runner)
+    bench.engines.append(engine)
+    return runner
+
+
+def test_while_the_store_is_down_metrics_flow_and_afterwards_no_file_is_missing(
+    bench: Bench, store_link: Breakable
+) -> None:
+    """The trainer keeps only its last two checkpoints, and the store is away for longer than that."""
+    bench.script(steps=24, step_seconds=0.02, checkpoint_every=4, samples=1)
+    job_id = bench.submit()
+    store_link.cut()
+    thread = bench.in_background(runner_behind(bench, store=store_link))
+    wait_for(lambda: 24 in bench.metrics(job_id))
+    assert bench.job(job_id).status == "running"
+    assert bench.checkpoints(job_id) == []
+    time.sleep(bench.settings.lease_seconds)
+    store_link.mend()
+    thread.join()
+    job = bench.job(job_id)
+    assert (job.status, job.attempt) == ("succeeded", 1)
+    assert [row.step for row in bench.checkpoints(job_id)] == list(range(4, 25, 4))
+    assert len(bench.rows(Sample, job_id)) == 24
+    assert bench.adapter(job_id) == b"x=300"
+
+
+def test_a_store_that_is_down_at_the_start_is_waited_for_rather_than_starting_over(
+    bench: Bench, store_link: Breakable
+) -> None:
+    bench.script(attempts={"1": {"5": {"exit": 1}}})
+    job_id = bench.submit()
+    bench.run()
+    store_link.cut()
+    runner = runner_behind(bench, store=store_link)
+    runner.start()
+    wait_for(lambda: bench.job(job_id).attempt == 2)
+    time.sleep(0.5)
+    assert len(bench.trainers()) == 1
+    store_link.mend()
+    wait_for(lambda: bench.job(job_id).status == "succeeded")
+    runner.join()
+    assert bench.attempts(job_id)[1].resumed_from_step == 4
+
+
+def test_a_short_absence_of_the_database_costs_nothing(bench: Bench, database_link: Breakable) -> None:
+    bench.script(steps=60, step_seconds=0.02, checkpoint_every=10)
+    job_id = bench.submit()
+    thread = bench.in_background(runner_behind(bench, database_link))
+    wait_for(lambda: bench.metrics(job_id))
+    database_link.cut()
+    time.sleep(0.8)
+    database_link.mend()
+    thread.join()
+    assert (bench.job(job_id).status, bench.job(job_id).attempt) == ("succeeded", 1)
+    assert sorted(bench.metrics(job_id)) == list(range(1, 61))
+    assert [row.step for row in bench.checkpoints(job_id)] == [10, 20, 30, 40, 50, 60]
+
+
+@pytest.mark.parametrize("how", ["cut", "hang"])
+def test_a_supervisor_that_cannot_renew_kills_its_trainer_before_the_lease_runs_out(
+    bench: Bench, database_link: Breakable, how: str
+) -> None:
+    bench.script(steps=4000, step_seconds=0.02, checkpoint_every=10)
+    job_id = bench.submit()
+    thread = bench.in_background(runner_behind(bench, database_link))
+    wait_for(lambda: bench.checkpoints(job_id))
+    pid = bench.trainers()[0]["pid"]
+    getattr(database_link, how)()
+    wait_for(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    job = bench.job(job_id)
+    assert job.lease_expires_at is not None
+    with Session(bench.sessions.kw["bind"]) as session:
+        now = session.connection().exec_driver_sql("SELECT clock_timestamp()").scalar_one()
+    assert now < job.lease_expires_at
+    seq = len(bench.events(job_id))
+    database_link.mend()
+    thread.join()
+    assert len(bench.events(job_id)) == seq, "nothing more is published"
+    runner = bench.runner("other")
+    runner.start()
+    wait_for(lambda: len(bench.attempts(job_id)) == 2 and bench.attempts(job_id)[1].resumed_from_step)
+    runner.join()
+
+
+def test_a_worker_that_finds_no_database_keeps_looking(bench: Bench, database_link: Breakable) -> None:
+    job_id = bench.submit()
+    database_link.cut()
+    runner = runner_behind(bench, database_link)
+    runner.start()
+    time.sleep(0.5)
+    database_link.mend()
+    wait_for(lambda: bench.job(job_id).status == "succeeded")
+    runner.join()

@@ -1,0 +1,138 @@
+"""Being told to stop: cancel, drain, stall, and a lease that is gone."""
+
+import os
+import threading
+import time
+
+import psutil
+from sqlalchemy import func, update
+from worker_bench import Bench, wait_for
+
+from jobs import jobs
+from jobs.db import transaction
+from jobs.tables import Job
+from worker.runner import Runner
+
+LONG = {"steps": 400, "step_seconds": 0.02, "checkpoint_every": 10}
+
+
+def cancel(bench: Bench, job_id: str) -> None:
+    with transaction(bench.sessions) as session:
+        job = session.get(Job, job_id)
+        assert job is not None
+        jobs.cancel(session, job.project_id, job_id, deadline=bench.settings.lease * 10)
+
+
+def start_and_reach(bench: Bench, job_id: str, step: int, **changes: float) -> tuple[Runner, threading.Thread]:
+    runner = bench.runner(**changes)
+    thread = bench.in_background(runner)
+    wait_for(lambda: bench.job(job_id).progress["step"] >= step)
+    return runner, thread
+
+
+def alive(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def test_cancel_stops_the_trainer_and_keeps_a_checkpoint_of_the_last_step(bench: Bench) -> None:
+    bench.script(**LONG)
+    job_id = bench.submit()
+    _, thread = start_and_reach(bench, job_id, 3)
+    begin = time.monotonic()
+    cancel(bench, job_id)
+    thread.join()
+    assert time.monotonic() - begin < 2
+    job = bench.job(job_id)
+    assert (job.status, job.phase, job.desired_state) == ("cancelled", "done", "run")
+    assert job.status_reason is not None
+    assert job.status_reason["code"] == "cancelled_by_user"
+    (attempt,) = bench.attempts(job_id)
+    assert (attempt.outcome, attempt.exit_code) == ("cancelled", 75)
+    assert bench.checkpoints(job_id)[-1].step == attempt.last_step
+    assert bench.statuses(job_id) == ["queued", "running", "cancelling", "cancelled"]
+
+
+def test_a_trainer_that_ignores_the_request_is_killed_after_the_grace_period(bench: Bench) -> None:
+    bench.script(**LONG, obeys_sigterm=False)
+    job_id = bench.submit()
+    _, thread = start_and_reach(bench, job_id, 3, stop_grace_seconds=0.5)
+    cancel(bench, job_id)
+    thread.join()
+    assert bench.job(job_id).status == "cancelled"
+    assert bench.attempts(job_id)[0].exit_code == -9
+
+
+def test_a_draining_worker_commits_a_checkpoint_and_the_next_one_goes_on_from_it(bench: Bench) -> None:
+    bench.script(steps=40, step_seconds=0.02, checkpoint_every=1000)
+    job_id = bench.submit()
+    runner, thread = start_and_reach(bench, job_id, 5)
+    runner.drain()
+    thread.join()
+    job = bench.job(job_id)
+    assert (job.status, job.phase, job.not_before) == ("queued", "waiting_capacity", None)
+    assert job.status_reason is not None
+    assert (job.status_reason["code"], job.attempts_without_progress) == ("preempted", 0)
+    bench.run()
+    first, second = bench.attempts(job_id)
+    assert (first.outcome, first.exit_code) == ("queued", 75)
+    assert second.resumed_from_step == first.last_step == bench.checkpoints(job_id)[0].step
+    assert bench.adapter(job_id) == b"x=820"
+    steps = bench.metrics(job_id, "epoch_of_x")
+    assert sorted(steps) == list(range(1, 41))
+    assert set(steps.values()) == {1.0, 2.0}
+
+
+def test_a_draining_worker_claims_nothing_more(bench: Bench) -> None:
+    bench.script(**LONG)
+    first, second = bench.submit(), bench.submit()
+    runner, thread = start_and_reach(bench, first, 2)
+    runner.drain()
+    thread.join()
+    assert (bench.job(first).status, bench.job(second).attempt) == ("queued", 0)
+
+
+def test_a_stuck_trainer_is_stopped_with_its_stacks_in_the_log_and_tried_again(bench: Bench) -> None:
+    bench.script(attempts={"1": {"3": {"hang": True}}})
+    job_id = bench.submit()
+    runner = bench.runner(stall_seconds=0.6)
+    while bench.job(job_id).status != "succeeded":
+        runner.run_until_idle()
+    first, second = bench.attempts(job_id)
+    assert first.reason is not None
+    assert (first.reason["code"], first.exit_code, second.resumed_from_step) == ("stalled", -6, 2)
+    assert any("in act" in event.data["message"] for event in bench.events(job_id, "log"))
+
+
+def test_a_worker_whose_lease_is_gone_kills_its_trainer_and_publishes_nothing_more(bench: Bench) -> None:
+    bench.script(**LONG)
+    job_id = bench.submit()
+    _, thread = start_and_reach(bench, job_id, 3)
+    (trainer,) = bench.trainers()
+    with transaction(bench.sessions) as session:
+        session.execute(update(Job).where(Job.id == job_id).values(lease_expires_at=func.clock_timestamp()))
+    seq = len(bench.events(job_id))
+    thread.join()
+    assert not alive(trainer["pid"])
+    assert len(bench.events(job_id)) == seq
+    assert bench.job(job_id).status == "running", "the reaper has not come by"
+
+
+def test_the_reaper_of_another_worker_recovers_and_finishes_the_job(bench: Bench) -> None:
+    """The first worker vanishes: its threads are gone and its trainer with them, as after a `kill -9`."""
+    bench.script(steps=30, step_seconds=0.03)
+    job_id = bench.submit()
+    lost = bench.runner("lost", heartbeat_seconds=1000)
+    thread = bench.in_background(lost)
+    wait_for(lambda: bench.checkpoints(job_id))
+    os.kill(bench.trainers()[0]["pid"], 19)  # SIGSTOP: the trainer says nothing more, the worker does not renew.
+    other = bench.runner("other")
+    other.start()
+    wait_for(lambda: bench.job(job_id).status == "succeeded")
+    other.join()
+    thread.join()
+    first, second = bench.attempts(job_id)
+    assert first.reason is not None
+    assert (first.reason["code"], first.worker, second.worker) == ("worker_lost", "lost", "other")
+    assert second.resumed_from_step == bench.checkpoints(job_id)[0].step or second.resumed_from_step
+    assert bench.adapter(job_id) == b"x=465"
+    assert not alive(bench.trainers()[0]["pid"])
