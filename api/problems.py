@@ -167,6 +167,16 @@ def _internal_error(scope: Scope, error: Exception) -> JSONResponse:
     return problem(scope, status=500, code="internal", title="Internal error", detail=detail)
 
 
+def _refused_url(scope: Scope) -> JSONResponse | None:
+    """Returns the answer to a URL with NUL in it, which PostgreSQL cannot compare with anything."""
+    if "\0" in scope["path"]:
+        return problem(scope, status=404, code="not_found", title="Not found", detail="there is no such path")
+    if b"%00" in scope["query_string"]:
+        detail = "NUL characters are not allowed in a URL"
+        return problem(scope, status=400, code="bad_request", title="Bad request", detail=detail)
+    return None
+
+
 class RequestIdMiddleware:
     """Gives every request an id and every answer X-Request-Id; turns what nobody caught into a problem."""
 
@@ -192,6 +202,9 @@ class RequestIdMiddleware:
             await send(message)
 
         try:
+            if (refused := _refused_url(scope)) is not None:
+                await refused(scope, receive, send_with_id)
+                return
             await self.app(scope, receive, send_with_id)
         except Exception as error:
             if started:  # The status is sent: all that is left is to break the connection.

@@ -6,8 +6,11 @@ One per application, on `app.state.services`; nothing is made at import and noth
 from __future__ import annotations
 
 import logging
+import signal
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import FrameType
 
 from sqlalchemy import Engine
 
@@ -48,6 +51,8 @@ class Services:
     def start(self) -> None:
         """Starts what runs beside the requests. Must be called on the event loop."""
         self.waker.start()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            _before_handler(number, self.waker.release)
         threading.Thread(target=self._make_bucket, name="make-bucket", daemon=True).start()
 
     def stop(self) -> None:
@@ -61,3 +66,20 @@ class Services:
             self.store.ensure_bucket()
         except StoreUnavailable as error:  # Workers make it, too; downloads say 503 until then.
             log.warning("event=bucket_not_made error=%r", error.detail)
+
+
+def _before_handler(number: signal.Signals, callback: Callable[[], None]) -> None:
+    """Calls back when the signal comes, before the server's own handler of it.
+
+    The server first waits for open requests and only then ends the lifespan: a long-poll would hold it up.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    handler = signal.getsignal(number)
+
+    def both(received: int, frame: FrameType | None) -> None:
+        callback()
+        if callable(handler):
+            handler(received, frame)
+
+    signal.signal(number, both)

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 _RECONNECT_S = 1.0
 _LOOK_AGAIN_S = 5.0
 _LOOK_AGAIN_DEAF_S = 0.5
-_STOP_CHECK_S = 0.5
+_STOP_CHECK_S = 0.1
 
 
 class Waker:
@@ -45,10 +45,14 @@ class Waker:
         self._thread = threading.Thread(target=self._run, name="waker", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """Stops the thread and wakes everybody, so that a shutdown waits for no one."""
+    def release(self) -> None:
+        """Wakes everybody for good, so that a shutdown waits for no one. From any thread, or a signal handler."""
         self._stopping.set()
-        self._wake_all()
+        self._on_loop(self._wake_all)
+
+    def stop(self) -> None:
+        """Releases the waiters and stops the thread."""
+        self.release()
         if self._thread is not None:
             self._thread.join(timeout=2 * _STOP_CHECK_S + self._connect_timeout_s)
 

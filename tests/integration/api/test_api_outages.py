@@ -1,0 +1,127 @@
+"""What goes down comes back: the API answers all the while, quickly, and says what is missing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+from api_bench import SPEC, Bench, Cable, assert_problem
+from fastapi.testclient import TestClient
+
+from api.main import create_app
+from jobs.settings import Settings
+
+
+class Cables:
+    """One cable to each server."""
+
+    def __init__(self, settings: Settings) -> None:
+        urls = {"database": settings.database_url, "broker": settings.broker_url, "store": settings.s3_endpoint}
+        self.by_name: dict[str, Cable] = {}
+        cabled: dict[str, str] = {}
+        for name, url in urls.items():
+            parts = urlsplit(url)
+            assert parts.hostname
+            assert parts.port
+            self.by_name[name] = Cable(parts.hostname, parts.port)
+            cabled[name] = url.replace(f":{parts.port}", f":{self.by_name[name].port}")
+        self.settings = settings.model_copy(
+            update={
+                "database_url": cabled["database"],
+                "broker_url": cabled["broker"],
+                "s3_endpoint": cabled["store"],
+                "s3_public_endpoint": None,
+            }
+        )
+
+
+@pytest.fixture
+def cables(settings: Settings) -> Iterator[dict[str, Cable]]:
+    made = Cables(settings)
+    with TestClient(create_app(made.settings), raise_server_exceptions=False) as client:
+        made.bench = Bench(client, made.settings)  # type: ignore[attr-defined]
+        yield made  # type: ignore[misc]
+        for cable in made.by_name.values():
+            cable.cut()
+
+
+def test_database_down(cables: Cables) -> None:
+    bench: Bench = cables.bench  # type: ignore[attr-defined]
+    job = bench.submit()["id"]
+    cables.by_name["database"].cut()
+    for answer in (lambda: bench.get(f"/v1/jobs/{job}"), lambda: bench.post("/v1/jobs", SPEC)):
+        started = time.monotonic()
+        response = answer()
+        assert time.monotonic() - started < 5
+        body = assert_problem(response, 503, "database_unavailable")
+        assert body["retryable"] is True
+        assert response.headers["retry-after"]
+    assert bench.get("/healthz").json() == {"status": "ok"}
+    body = assert_problem(bench.get("/readyz"), 503, "not_ready")
+    assert body["down"] == ["database"]
+    assert body["checks"] == {"database": "down", "broker": "up", "store": "up"}
+    cables.by_name["database"].mend()
+    assert bench.get(f"/v1/jobs/{job}").status_code == 200
+    assert bench.get("/readyz").json()["status"] == "ready"
+
+
+def test_database_down_while_somebody_waits(cables: Cables) -> None:
+    import threading
+
+    bench: Bench = cables.bench  # type: ignore[attr-defined]
+    job = bench.submit()["id"]
+    threading.Timer(0.5, cables.by_name["database"].cut).start()
+    started = time.monotonic()
+    assert_problem(bench.get(f"/v1/jobs/{job}/events", after=1, wait=30), 503, "database_unavailable")
+    assert time.monotonic() - started < 12
+
+
+def test_broker_down(cables: Cables) -> None:
+    bench: Bench = cables.bench  # type: ignore[attr-defined]
+    cables.by_name["broker"].cut()
+    for _ in range(2):
+        started = time.monotonic()
+        assert bench.post("/v1/jobs", SPEC).status_code == 201
+        assert time.monotonic() - started < 5
+    ready = bench.get("/readyz")
+    assert (ready.status_code, ready.json()["status"], ready.json()["down"]) == (200, "degraded", ["broker"])
+    cables.by_name["broker"].mend()
+    assert bench.post("/v1/jobs", SPEC).status_code == 201
+    assert bench.get("/readyz").json()["down"] == []
+
+
+def test_store_down(cables: Cables) -> None:
+    bench: Bench = cables.bench  # type: ignore[attr-defined]
+    bench.submit()
+    claim = bench.claim()
+    ids = bench.finish_files(claim)
+    path = f"/v1/jobs/{claim.job_id}/samples/{ids['sample']}/image"
+    assert bench.get(path).status_code == 200
+    cables.by_name["store"].cut()
+    started = time.monotonic()
+    body = assert_problem(bench.get(path), 503, "store_unavailable")
+    assert time.monotonic() - started < 8
+    assert body["retryable"] is True
+    assert bench.get(f"/v1/jobs/{claim.job_id}").status_code == 200
+    assert bench.get("/readyz").json()["down"] == ["store"]
+    cables.by_name["store"].mend()
+    assert bench.get(path).status_code == 200
+
+
+def test_everything_down_from_the_start(settings: Settings) -> None:
+    """The process starts, says so, and needs no restart when the servers come."""
+    cables = Cables(settings)
+    for cable in cables.by_name.values():
+        cable.cut()
+    with TestClient(create_app(cables.settings), raise_server_exceptions=False) as client:
+        assert client.get("/healthz").status_code == 200
+        body = assert_problem(client.get("/readyz"), 503, "not_ready")
+        assert body["down"] == ["database", "broker", "store"]
+        for cable in cables.by_name.values():
+            cable.mend()
+        bench = Bench(client, cables.settings)
+        assert bench.submit()["status"] == "queued"
+    for cable in cables.by_name.values():
+        cable.cut()

@@ -1,0 +1,111 @@
+"""The API as its own process, over a socket: what an in-process client cannot show."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx
+import pytest
+from api_bench import SPEC
+
+from jobs.__main__ import create_key
+
+
+@dataclass
+class Served:
+    process: subprocess.Popen[bytes]
+    port: int
+    key: str
+
+    def client(self) -> httpx.Client:
+        headers = {"Authorization": f"Bearer {self.key}"}
+        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", headers=headers, timeout=40)
+
+
+@pytest.fixture
+def served(service_env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    for name, value in service_env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("EGRPO_BODY_TIMEOUT_SECONDS", "1")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", "api.main:create_app", "--factory", "--port", str(port)]
+    process = subprocess.Popen(command, env=dict(os.environ))
+    served = Served(process, port, create_key("default", "test"))
+    with served.client() as client:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                client.get("/healthz")
+                break
+            except httpx.ConnectError:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+    yield served
+    process.kill()
+    process.wait()
+
+
+def test_an_endless_body_is_cut_off(served: Served) -> None:
+    """The refusal comes while the client still sends, not after it."""
+    head = (
+        f"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {served.key}\r\n"
+        "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    chunk = b"%x\r\n%s\r\n" % (1 << 20, b" " * (1 << 20))
+    with socket.create_connection(("127.0.0.1", served.port)) as connection:
+        connection.sendall(head.encode())
+        connection.settimeout(0.01)
+        sent, answer = 0, b""
+        while sent < 200 and not answer:
+            try:
+                connection.settimeout(5)
+                connection.sendall(chunk)
+                sent += 1
+                connection.settimeout(0.01)
+                answer = connection.recv(65536)
+            except TimeoutError:
+                continue
+    assert answer.startswith(b"HTTP/1.1 413"), answer[:200]
+    assert b"application/problem+json" in answer
+    assert sent < 40, "16 MiB are the limit; some more are on their way"
+
+
+def test_a_body_that_trickles_is_not_waited_for(served: Served) -> None:
+    head = (
+        f"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {served.key}\r\n"
+        "Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
+    )
+    started = time.monotonic()
+    with socket.create_connection(("127.0.0.1", served.port)) as connection:
+        connection.sendall(head.encode())
+        connection.settimeout(10)
+        answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 408"), answer[:200]
+    assert 0.9 < time.monotonic() - started < 5
+
+
+def test_sigterm_releases_who_waits_and_ends_the_process(served: Served) -> None:
+    with served.client() as client:
+        job = client.post("/v1/jobs", json=SPEC).json()["id"]
+        answers: list[httpx.Response] = []
+        path = f"/v1/jobs/{job}/events"
+        waiter = threading.Thread(target=lambda: answers.append(client.get(path, params={"after": 1, "wait": 30})))
+        waiter.start()
+        time.sleep(0.5)
+        started = time.monotonic()
+        served.process.send_signal(signal.SIGTERM)
+        waiter.join(timeout=10)
+        served.process.wait(timeout=10)
+    assert time.monotonic() - started < 5
+    assert answers[0].status_code == 200
+    assert answers[0].json()["data"] == []

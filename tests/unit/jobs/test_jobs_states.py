@@ -1,0 +1,41 @@
+"""The rules of a job's life."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobs.errors import InvalidState
+from jobs.states import HELD, TERMINAL, TRANSITIONS, Action, Status, allowed_actions, check_action, check_transition
+
+
+def test_every_status_has_its_rules_and_the_set_is_closed() -> None:
+    assert set(TRANSITIONS) == set(Status)
+    assert {str(status) for status in Status} == {
+        "queued", "running", "pausing", "paused", "cancelling", "succeeded", "failed", "cancelled",
+    }  # fmt: skip
+
+
+def test_what_has_ended_stays_ended_and_everything_else_can_end() -> None:
+    for status in TERMINAL:
+        assert TRANSITIONS[status] == frozenset()
+        assert allowed_actions(status) == []
+    reached = set(TERMINAL)
+    while grown := {status for status in Status if TRANSITIONS[status] & reached} - reached:
+        reached |= grown
+    assert reached == set(Status)
+
+
+def test_a_job_can_always_be_cancelled_before_it_ends() -> None:
+    for status in set(Status) - TERMINAL - {Status.CANCELLING}:
+        assert allowed_actions(status) == ["cancel"]
+        wanted = Status.CANCELLING if status in HELD else Status.CANCELLED
+        check_transition(status, wanted)
+
+
+def test_a_refusal_says_what_is_possible() -> None:
+    with pytest.raises(InvalidState) as caught:
+        check_action("succeeded", Action.CANCEL)
+    assert caught.value.extra() == {"current_status": "succeeded", "allowed_actions": []}
+    with pytest.raises(InvalidState) as caught:
+        check_transition("running", "cancelled")
+    assert caught.value.extra() == {"current_status": "running", "allowed_actions": ["cancel"]}
