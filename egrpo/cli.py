@@ -19,7 +19,7 @@ from types import FrameType
 import yaml
 
 from egrpo import schedule
-from egrpo.config import TrainSpec, parse_spec
+from egrpo.config import EGRPOMethod, TrainSpec, parse, parse_spec
 from egrpo.errors import ConfigError, EGRPOError, StopRequested
 from egrpo.events import EventWriter
 
@@ -33,21 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def plan(options: argparse.Namespace) -> int:
     """Prints the merge plan of a shifted schedule, as a table or JSON."""
+    names = ("shift", "eta", "entropy_threshold", "merging", "fixed_length", "active_steps", "dispersion_limit")
+    fields = {name: getattr(options, name) for name in (*names, "group_size")}
     try:
-        sigmas = schedule.shifted_sigmas(options.steps, options.shift)
-        merged = schedule.merge_plan(
-            sigmas,
-            eta=options.eta,
-            active=schedule.active_indices(options.active_steps, options.steps),
-            merging=options.merging,
-            entropy_threshold=options.entropy_threshold,
-            fixed_length=options.fixed_length,
-            dispersion_limit=options.dispersion_limit,
-        )
+        method = parse(EGRPOMethod, {"sampling_steps": options.steps, **fields})
+        merged = method.plan(schedule.shifted_sigmas(method.sampling_steps, options.shift))
     except ConfigError as error:
         print(f"egrpo: {error}", file=sys.stderr)
         return error.exit_code
-    print(json.dumps(merged.to_dict()) if options.json else _table(merged, options.group_size))
+    print(json.dumps(merged.to_dict()) if options.json else _table(merged, method.group_size))
     return 0
 
 

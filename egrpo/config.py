@@ -13,7 +13,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -343,8 +343,16 @@ def parse_spec(document: Any) -> TrainSpec:
     """
     if not isinstance(document, Mapping):
         raise ConfigError(f"the spec must be a mapping, got {type(document).__name__}")
+    return parse(TrainSpec, document)
+
+
+Parsed = TypeVar("Parsed", bound=BaseModel)
+
+
+def parse(kind: type[Parsed], document: Mapping[str, Any]) -> Parsed:
+    """Returns a part of the spec, or raises one `ConfigError` with every problem in it, one a line."""
     try:
-        return TrainSpec.model_validate(document)
+        return kind.model_validate(document)
     except ValidationError as error:
         issues = spec_issues(error)
         raise ConfigError("\n".join(str(issue) for issue in issues)) from error

@@ -27,7 +27,7 @@ from egrpo.sde import sde_step
 
 @dataclass(frozen=True)
 class Objective:
-    """Numbers of the objective: clip range, weight of the velocity-space KL term, guidance of the forward."""
+    """Numbers of the objective: clip range and weight of the velocity-space KL term."""
 
     clip_range: float
     kl_weight: float = 0.0
