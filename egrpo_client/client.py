@@ -128,20 +128,20 @@ class Client:
                 return
 
     def _json(self, method: str, path: str, **options: Any) -> JSON:
+        # A POST is repeated only under a key, by which the service knows it again; or if it found no connection.
+        is_repeatable = method == "GET" or "Idempotency-Key" in options.get("headers", {})
         for attempt in range(ATTEMPTS):
             try:
                 response = self._http.request(method, path, **options)
             except httpx.TransportError as error:
-                # A POST that may have arrived is not repeated; one that found no connection may be.
-                may_repeat = method == "GET" or isinstance(error, httpx.ConnectError)
-                if attempt + 1 == ATTEMPTS or not may_repeat:
+                if attempt + 1 == ATTEMPTS or not (is_repeatable or isinstance(error, httpx.ConnectError)):
                     raise self._unreachable(error) from error
                 _pause(attempt, None)
                 continue
             if response.is_success:
                 return dict(response.json())
             problem = _problem(response)
-            if attempt + 1 == ATTEMPTS or not problem.retryable or method != "GET":
+            if attempt + 1 == ATTEMPTS or not (problem.retryable and is_repeatable):
                 raise problem
             _pause(attempt, response.headers.get("Retry-After"))
         raise AssertionError("unreachable: the last attempt returns or raises")

@@ -78,14 +78,13 @@ def _adapter_files(client: Client, job_id: str) -> list[tuple[str, Path, JSON]]:
         job = client.job(job_id)
         raise ClientError(f"Job {job_id} has no adapter: it is {job['status']}. Wait for it with: egrpo watch {job_id}")
     newest = max(adapters, key=lambda checkpoint: (checkpoint["step"], checkpoint["id"]))
-    base = f"/v1/jobs/{job_id}/checkpoints/{newest['id']}/files"
-    return [(f"{base}/{file['path']}", Path("adapter") / _relative(file["path"]), file) for file in newest["files"]]
+    return [(file["url"], Path("adapter") / _relative(file["path"]), file) for file in newest["files"]]
 
 
 def _artifact_files(client: Client, job_id: str) -> list[tuple[str, Path, JSON]]:
     artifacts = {artifact["name"]: artifact for artifact in client.job(job_id).get("artifacts", [])}
     wanted = [artifacts[name] for name in ARTIFACTS if name in artifacts]
-    return [(f"/v1/jobs/{job_id}/artifacts/{each['name']}", Path(each["name"]), each) for each in wanted]
+    return [(each["url"], Path(each["name"]), each) for each in wanted]
 
 
 def _relative(path: str) -> Path:

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +13,6 @@ from egrpo_client.cli.jobs import watch_job
 from egrpo_client.client import JSON, Client
 from egrpo_client.connection import Connection
 from egrpo_client.download import download_job
-from egrpo_client.errors import ClientError
 from egrpo_client.spec_file import read_spec
 from egrpo_client.stack.folder import StackFolder, StackState
 from egrpo_client.stack.local import LocalStack
@@ -42,9 +43,9 @@ def run_quickstart(spec: Path, output: Path, folder: StackFolder, *, seed: int |
         job = watch_job(client, job["id"])
         shutil.rmtree(output / "adapter", ignore_errors=True)  # That of an earlier run may hold other files.
         download_job(client, job["id"], output)
-        model = _model(client, job)
+        base_model = _base_model(client, job)
     report = json.loads((output / "report.json").read_text())
-    return {"report": report, "job": job, "model": model, "seconds": time.monotonic() - started_at}
+    return {"report": report, "job": job, "base_model": base_model, "seconds": time.monotonic() - started_at}
 
 
 def summary(result: JSON, output: Path) -> str:
@@ -65,7 +66,7 @@ def summary(result: JSON, output: Path) -> str:
         "",
         "Use the adapter with diffusers:",
         "    from diffusers import FluxPipeline",
-        f"    pipeline = FluxPipeline.from_pretrained({_loadable(result['model'])!r})",
+        f"    pipeline = FluxPipeline.from_pretrained({result['base_model']!r})",
         f"    pipeline.load_lora_weights({str(output / 'adapter')!r})",
     ]
     return "\n".join(lines)
@@ -95,13 +96,13 @@ def _connection(state: StackState) -> Connection:
     return Connection(state.url, state.api_key)
 
 
-def _model(client: Client, job: JSON) -> JSON:
-    base = job["spec"]["base_model"]
-    found = [model for model in client.models() if model["id"] == base]
-    if not found:
-        raise ClientError(f"The service no longer lists the base model {base!r}.")
-    return found[0]
-
-
-def _loadable(model: JSON) -> str:
-    return str(model.get("path") or model.get("repo") or model["id"])
+def _base_model(client: Client, job: JSON) -> str:
+    """Returns what `from_pretrained` takes: a repository, or the folder of a model that comes with the package."""
+    base = job["base_model"]
+    for model in client.models():
+        if model["id"] == base and model["repo"]:
+            return str(model["repo"])
+    code = "import sys; from egrpo.catalogue import MODELS; print(MODELS[sys.argv[1]].folder)"
+    done = subprocess.run([sys.executable, "-c", code, base], capture_output=True, text=True, check=False)
+    folder = Path(done.stdout.strip() or base)
+    return str(folder.relative_to(Path.cwd())) if folder.is_relative_to(Path.cwd()) else str(folder)

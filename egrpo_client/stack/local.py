@@ -23,7 +23,7 @@ from egrpo_client.stack.errors import ServerStartError
 from egrpo_client.stack.folder import StackFolder, StackState
 from egrpo_client.stack.guard import Guard
 from egrpo_client.stack.ports import LOOPBACK, free_ports, is_free, require_free
-from egrpo_client.stack.processes import ProcessIdentity, ServerProcess, stop_all
+from egrpo_client.stack.processes import LOG_TAIL_LINES, ProcessIdentity, ServerProcess, stop_all
 from egrpo_client.stack.signals import StopSignals
 
 DEFAULT_API_PORT = 8321
@@ -94,10 +94,9 @@ class LocalStack:
         own = psutil.Process()
         self.state.supervisor = ProcessIdentity("supervisor", own.pid, own.create_time(), grace_s=WORKER_GRACE_S + 60)
         self._save("starting")
-        self.told("starting PostgreSQL, Valkey and SeaweedFS")
+        self.told("starting PostgreSQL, Valkey, SeaweedFS and the API")
         self._start_servers()
-        self.told("starting the API and a worker")
-        self._launch("api", self._api)
+        self.told("starting a worker")
         self._launch("worker", self._worker)
         self._servers["api"].process.wait_ready(lambda: _is_ready(self.state.ports["api"]), API_READY_TIMEOUT_S)
         self._servers["worker"].process.wait_ready(lambda: True, 0)
@@ -113,6 +112,8 @@ class LocalStack:
             lambda: valkey.start(home / "valkey", state.ports["valkey"], state.secret("valkey"), self._log("valkey")),
         )
         self._start_database()
+        # The api imports for seconds and refuses to be ready before there are tables: it may start beside all this.
+        self._launch("api", self._api)
         self._run_once("migrations", ["-m", "migrations", "upgrade"])
         if state.api_key is None:
             state.api_key = self._create_key()
@@ -174,14 +175,12 @@ class LocalStack:
         """Runs one of our commands to its end and returns what it printed."""
         command = [sys.executable, "-P", *argv]
         env = {**os.environ, **self._env()}
+        done = subprocess.run(command, env=env, cwd=self.folder.home, capture_output=True, text=True, check=False)
         with self._log(name).open("a") as log:
-            done = subprocess.run(
-                command, env=env, cwd=self.folder.home, stdout=subprocess.PIPE, stderr=log, text=True, check=False
-            )
+            log.write(done.stderr)
         if done.returncode != 0:
-            raise ServerStartError(
-                f"`python {' '.join(argv)}` ended with status {done.returncode}. Its log: {self._log(name)}"
-            )
+            said = "".join(f"\n    {line}" for line in done.stderr.splitlines()[-LOG_TAIL_LINES:])
+            raise ServerStartError(f"`python {' '.join(argv)}` ended with status {done.returncode}:{said}")
         return done.stdout
 
     def _create_key(self) -> str:

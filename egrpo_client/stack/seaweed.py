@@ -66,6 +66,8 @@ def start(data: Path, ports: dict[str, int], credentials: S3Credentials, log_pat
     argv += ["-filer", "-s3", f"-s3.config={identities}", *_port_options(ports)]
     argv += [
         "-master.telemetry=false",
+        # A lone master elects itself; at a second start it would wait for others for 10 s.
+        "-master.electionTimeout=200ms",
         f"-master.volumeSizeLimitMB={VOLUME_SIZE_LIMIT_MB}",
         # The disk is the limit: the default of 8 volumes of one bucket each, and "0" on a small disk, run out early.
         "-volume.max=1000",
