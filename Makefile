@@ -17,11 +17,6 @@ BIN := $(VENV)/bin
 # The name carries what was installed: an edited pin makes another name, and pip runs again.
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 
-# glibc reads these once, when a process starts: without them it gives a training step's memory back to the kernel and
-# asks for it again in the next step, which costs up to half of the time on a CPU.
-export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
-export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
-
 # What a docstring says must be true; it need not say everything. So a section that is left out (DOC101, 103, 201, 402)
 # and an exception that a callee raises (DOC502, 503) are no errors. pydoclint runs inside flake8 because only flake8
 # can leave codes out.

@@ -29,8 +29,8 @@ from egrpo_client.stack.signals import StopSignals
 DEFAULT_API_PORT = 8321
 BUCKET = "egrpo"
 API_READY_TIMEOUT_S = 60.0
-# A worker that is told to stop writes and uploads a checkpoint of its running job first.
-WORKER_GRACE_S = 60.0
+# A worker that is told to stop gives its trainer 60 s to write a checkpoint, and uploads it.
+WORKER_GRACE_S = 90.0
 RESTARTS_MAX, RESTARTS_WINDOW_S = 3, 300.0
 SUPERVISE_EVERY_S = 0.5
 
