@@ -7,9 +7,11 @@ import logging
 import signal
 import sys
 import time
+import warnings
 from types import FrameType
 
 from celery import Celery, signals
+from celery.platforms import SecurityWarning
 from celery.worker import state
 
 from jobs.db import make_engine, make_session_factory
@@ -32,7 +34,7 @@ def main() -> int:
     except SettingsError as error:
         print(f"error: {error.detail}", file=sys.stderr)
         return 2
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s level=%(levelname)s logger=%(name)s %(message)s")
+    configure_logging()
     engine = make_engine(settings, application="egrpo-worker")
     runner = Runner(settings, make_session_factory(engine), ObjectStore(settings))
     drain_on_signals(runner)
@@ -42,6 +44,16 @@ def main() -> int:
     engine.dispose()
     log.info("event=worker_stopped worker=%s", settings.worker_name)
     return 0
+
+
+def configure_logging() -> None:
+    """Logs as key=value, and keeps Celery from setting up logging of its own."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s level=%(levelname)s logger=%(name)s %(message)s")
+    signals.setup_logging.connect(lambda **_: None, weak=False)
+    for chatty in ("celery", "kombu", "amqp"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    # Celery warns root because of pickled messages; only JSON is accepted here.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
 
 
 def drain_on_signals(runner: Runner) -> None:

@@ -80,7 +80,7 @@ class FilePublisher:
             return Spooled(event, self._run_dir)
         self._num_spooled += 1
         target = self._spool_dir / f"{self._num_spooled:06d}"
-        for name in [*(entry.path for entry in event.files), MANIFEST]:
+        for name in {*(entry.path for entry in event.files), MANIFEST}:
             _link(self._run_dir, f"{event.path}/{name}", target, name)
         return Spooled(event, target)
 

@@ -88,8 +88,7 @@ class Heartbeat:
         sent_at = self._clock()
         try:
             self.desired_state = self._renew()
-        except LeaseLost as error:
-            log.warning("event=lease_lost error=%s", error)
+        except LeaseLost:  # Told by the supervisor, unless it has just settled the job itself.
             self.give_up()
             return True
         except DatabaseUnavailable as error:

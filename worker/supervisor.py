@@ -113,6 +113,7 @@ class Supervisor:
             "files", self._files.publish, self._heartbeat, max_batch=_FILES_PER_BATCH, gather_s=0.0
         )
         self._error: ErrorEvent | None = None
+        self._event_failure: Exception | None = None
         self._stop: Stop | None = None
 
     def run(self) -> None:
@@ -181,7 +182,15 @@ class Supervisor:
         return exit_
 
     def _on_event(self, event: TrainerEvent) -> None:
-        """Sorts one event into its lane. Runs in the reader thread and must not block."""
+        """Notes one event. Runs in the reader thread, which must go on reading whatever happens here."""
+        try:
+            self._sort(event)
+        except Exception as error:
+            log.exception("event=event_not_taken type=%s", event.type)
+            self._event_failure = error
+
+    def _sort(self, event: TrainerEvent) -> None:
+        """Puts one event into its lane; never blocks."""
         if isinstance(event, ProgressEvent):
             self._stall.step()
         elif not isinstance(event, LogEvent):
@@ -214,9 +223,13 @@ class Supervisor:
             return Stop.ASKED
         if self._draining.is_set():
             return Stop.DRAINING
-        if self._row_lane.failure or self._file_lane.failure:
+        if self._failure() is not None:
             return Stop.PUBLISHING
         return Stop.STALLED if self._stall.stalled else None
+
+    def _failure(self) -> Exception | None:
+        """Returns the fault, of a disk or of this program, that keeps events from being published."""
+        return self._event_failure or self._row_lane.failure or self._file_lane.failure
 
     def _must_stop(self) -> bool:
         return self._heartbeat.lost or self._draining.is_set() or self._heartbeat.desired_state != Desired.RUN
@@ -229,8 +242,7 @@ class Supervisor:
 
     def _reason(self, exit_: TrainerExit, oom_kills: int) -> Reason | None:
         """Returns why the job did not succeed, or None if it did."""
-        failure = self._row_lane.failure or self._file_lane.failure
-        if failure is not None:
+        if (failure := self._failure()) is not None:
             return Reason("internal", f"the results could not be published: {failure!r}", retryable=True)
         if exit_.code == outcome.EXIT_DONE and self._files.adapter_committed:
             return None

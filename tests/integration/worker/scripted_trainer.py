@@ -60,7 +60,8 @@ class ScriptedTrainer:
         padding = b"." * self.scenario.get("checkpoint_bytes", 100)
         files = [self.write(self.run_dir / name, "state.txt", f"{self.x} ".encode() + padding)]
         manifest = json.dumps({"step": step, "spec_digest": "", "files": files}).encode()
-        self.write(self.run_dir / name, "manifest.json", manifest)
+        entry = self.write(self.run_dir / name, "manifest.json", manifest)
+        files += [entry] if self.scenario.get("lists_manifest", True) else []
         if self.scenario.get("corrupt_checkpoint") == step:
             (self.run_dir / name / "state.txt").write_bytes(b"rotten")
         self.emit("checkpoint", step=step, kind="state", path=name, files=files, eval_reward=step / 100)

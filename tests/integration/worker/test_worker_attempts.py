@@ -45,17 +45,16 @@ def test_object_keys_carry_project_job_and_epoch(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-def test_a_killed_trainer_is_resumed_from_its_last_committed_checkpoint(bench: Bench, number: int) -> None:
+def test_a_killed_trainer_is_resumed_from_its_last_committed_checkpoint(bench: Bench, number: signal.Signals) -> None:
     bench.script(attempts={"1": {"5": {"signal": number}}})
     job_id = bench.submit()
-    runner = bench.runner()
-    runner.run_until_idle()
-    reason = bench.job(job_id).status_reason
-    assert reason is not None
-    assert reason["code"] in ("trainer_killed", "trainer_crashed", "out_of_memory")
-    assert reason["retryable"]
-    while bench.job(job_id).status != "succeeded":
-        runner.run_until_idle()
+    bench.run(retry_seconds=1000)
+    job = bench.job(job_id)
+    assert job.status_reason is not None
+    assert (job.status, job.phase, job.status_reason["retryable"]) == ("queued", "recovering", True)
+    assert job.status_reason["code"] == {signal.SIGKILL: "trainer_killed", signal.SIGSEGV: "trainer_crashed"}[number]
+    bench.end_back_off(job_id)
+    bench.run()
     first, second = bench.attempts(job_id)
     assert (first.outcome, first.exit_code, second.resumed_from_step) == ("queued", -number, 4)
     assert bench.adapter(job_id) == UNBROKEN
@@ -118,12 +117,11 @@ def test_attempts_that_committed_a_checkpoint_are_not_counted(bench: Bench) -> N
 def test_a_damaged_checkpoint_in_the_store_is_passed_over_for_the_one_before(bench: Bench) -> None:
     bench.script(attempts={"1": {"5": {"exit": 1}}})
     job_id = bench.submit()
-    runner = bench.runner()
-    runner.run_until_idle()
+    bench.run(retry_seconds=1000)
     newest = bench.checkpoints(job_id)[-1]
     bench.store.put_bytes(f"{newest.object_prefix}/state.txt", b"99 rotten")
-    while bench.job(job_id).status != "succeeded":
-        runner.run_until_idle()
+    bench.end_back_off(job_id)
+    bench.run()
     assert bench.attempts(job_id)[1].resumed_from_step == 2
     assert bench.adapter(job_id) == UNBROKEN
     assert any("step 4 cannot be used" in event.data["message"] for event in bench.events(job_id, "log"))
@@ -172,3 +170,33 @@ def test_a_path_out_of_the_run_folder_is_refused(bench: Bench, tmp_path: Path) -
     bench.run()
     assert [artifact.name for artifact in bench.rows(Artifact, job_id)] == ["report.json"]
     assert any("leads out" in event.data["message"] for event in bench.events(job_id, "log"))
+
+
+def test_a_manifest_that_the_trainer_does_not_list_is_kept_too(bench: Bench) -> None:
+    bench.script(lists_manifest=False, attempts={"1": {"5": {"exit": 1}}})
+    job_id = bench.submit()
+    runner = bench.runner()
+    while bench.job(job_id).status != "succeeded":
+        runner.run_until_idle()
+    assert {file["path"] for file in bench.checkpoints(job_id)[0].files} == {"state.txt", "manifest.json"}
+    assert bench.attempts(job_id)[1].resumed_from_step == 4
+
+
+def test_a_fault_in_taking_events_ends_the_attempt_instead_of_losing_them(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the disk is full and a checkpoint's files cannot be set aside."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    bench.script(steps=1000, step_seconds=0.02, checkpoint_every=1)
+    job_id = bench.submit()
+    with monkeypatch.context() as patch:
+        patch.setattr("worker.files.os.link", full)
+        patch.setattr("worker.files.shutil.copyfile", full)
+        bench.run(retry_seconds=1000)
+    job = bench.job(job_id)
+    assert job.status == "queued"
+    assert job.status_reason is not None
+    assert "No space left" in job.status_reason["message"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, update
 
 from jobs import api_keys, jobs
 from jobs.db import SessionFactory, transaction
@@ -68,6 +68,11 @@ class Bench:
     def run(self, **changes: Any) -> None:
         """Runs jobs in this thread until none is eligible."""
         self.runner(**changes).run_until_idle()
+
+    def end_back_off(self, job_id: str) -> None:
+        """Makes a job eligible that waits for its next attempt."""
+        with transaction(self.sessions) as session:
+            session.execute(update(Job).where(Job.id == job_id).values(not_before=None))
 
     def in_background(self, runner: Runner) -> threading.Thread:
         thread = threading.Thread(target=runner.run_until_idle, daemon=True)

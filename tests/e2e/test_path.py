@@ -1,0 +1,119 @@
+"""From POST to an adapter that stock diffusers loads, and what survives on the way."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import redis
+from PIL import Image
+from service_processes import SPEC, Service, wait_for, with_steps
+
+STEPS = SPEC["training"]["steps"]
+
+
+def test_a_job_becomes_an_adapter_with_which_diffusers_draws_the_trainers_own_images(
+    service: Service, tiny_model: Path, tmp_path: Path
+) -> None:
+    job_id = service.submit(SPEC)
+    assert service.job(job_id)["status"] == "queued"
+    with redis.Redis.from_url(service.env["EGRPO_BROKER_URL"]) as broker:
+        assert broker.llen("gpu") == 1
+        broker.flushall()  # The hint is gone; the job is not.
+    service.worker()
+    job = service.wait_for_status(job_id, "succeeded", "failed")
+    assert job["status"] == "succeeded", service.told(job_id)
+    assert (job["phase"], job["attempt"], job["progress"]["step"]) == ("done", 1, STEPS)
+    metrics = service.get(f"/v1/jobs/{job_id}/metrics?names=reward_mean")["data"]
+    assert [row["step"] for row in metrics] == list(range(1, STEPS + 1))
+    samples = [row for row in service.listed(job_id, "samples") if row["step"] == STEPS]
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "pytorch_lora_weights.safetensors").write_bytes(service.adapter(job_id))
+    drawn = draw(tiny_model, folder, samples)
+    for sample, image in zip(samples, drawn, strict=True):
+        assert np.array_equal(image, png(service, job_id, sample))
+    report = service.http.get(f"/v1/jobs/{job_id}/artifacts/report.json").json()
+    assert report["steps"] == STEPS
+    assert len(report["curve"]) == 1 + STEPS // SPEC["evaluation"]["every_steps"]
+
+
+def png(service: Service, job_id: str, sample: dict[str, Any]) -> np.ndarray[Any, Any]:
+    image = service.http.get(f"/v1/jobs/{job_id}/samples/{sample['id']}/image")
+    assert image.headers["content-type"] == "image/png"
+    return np.asarray(Image.open(io.BytesIO(image.content)))
+
+
+def draw(model: Path, adapter: Path, samples: list[dict[str, Any]]) -> list[np.ndarray[Any, Any]]:
+    """Draws the samples as any user of diffusers would."""
+    import torch
+    from diffusers import FluxPipeline
+
+    torch.set_num_threads(1)
+    pipeline = FluxPipeline.from_pretrained(model)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.load_lora_weights(adapter)
+    images = []
+    for sample in samples:
+        image = pipeline(
+            sample["prompt"],
+            height=64,
+            width=64,
+            num_inference_steps=SPEC["method"]["sampling_steps"],
+            guidance_scale=3.5,
+            max_sequence_length=pipeline.tokenizer_2.model_max_length,
+            generator=torch.Generator().manual_seed(sample["seed"]),
+        ).images[0]
+        images.append(np.asarray(image))
+    return images
+
+
+def test_a_job_outlives_its_trainer_its_worker_and_a_shutdown_and_ends_in_the_same_adapter(service: Service) -> None:
+    """Attempt 1 loses its trainer to `kill -9`, 2 its worker, 3 is shut down, 4 finishes: as if nothing had been."""
+    spec = with_steps(100)
+    service.worker()
+    unbroken = service.submit(spec)
+    assert service.wait_for_status(unbroken, "succeeded", "failed")["status"] == "succeeded", service.told(unbroken)
+
+    job_id = service.submit(spec)
+    service.wait_for_checkpoint(job_id, 5)
+    (first,) = service.workers
+    first.trainer().kill()
+    wait_for(lambda: service.job(job_id)["attempt"] == 2)
+
+    service.wait_for_checkpoint(job_id, 25)
+    orphan = first.trainer()
+    first.kill()
+    wait_for(lambda: not orphan.is_running() or orphan.status() == "zombie", 3)
+
+    second = service.worker()
+    service.wait_for_checkpoint(job_id, 50)
+    assert second.stop() == 0
+    job = service.job(job_id)
+    assert (job["status"], job["status_reason"]["code"]) == ("queued", "preempted")
+
+    service.worker()
+    job = service.wait_for_status(job_id, "succeeded", "failed")
+    assert (job["status"], job["attempt"]) == ("succeeded", 4), service.told(job_id)
+    assert service.adapter(job_id) == service.adapter(unbroken)
+    rows = service.get(f"/v1/jobs/{job_id}/metrics?names=reward_mean")["data"]
+    expected = service.get(f"/v1/jobs/{unbroken}/metrics?names=reward_mean")["data"]
+    assert [(row["step"], row["value"]) for row in rows] == [(row["step"], row["value"]) for row in expected]
+
+
+def test_cancel_stops_a_running_job_soon_and_keeps_its_last_step(service: Service) -> None:
+    worker = service.worker()
+    job_id = service.submit(with_steps(5000))
+    service.wait_for_checkpoint(job_id, 5)
+    assert service.http.post(f"/v1/jobs/{job_id}/cancel").status_code in (200, 202)
+    job = service.wait_for_status(job_id, "cancelled", seconds=10)
+    assert job["status_reason"]["code"] == "cancelled_by_user"
+    kept = max(row["step"] for row in service.listed(job_id, "checkpoints"))
+    assert kept == job["progress"]["step"]
+    assert psutil_children(worker.process.pid) == []
+
+
+def psutil_children(pid: int) -> list[int]:
+    import psutil
+
+    return [child.pid for child in psutil.Process(pid).children() if child.status() != psutil.STATUS_ZOMBIE]
