@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -26,10 +27,15 @@ from jobs.spec import JobSpec
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Returns the application, which connects to nothing before it must.
 
+    Without settings, as a server's factory, it reads them from the environment and sets up the log of the process.
+
     Raises:
         SettingsError: naming every variable that is missing or wrong.
     """
-    services = Services.of(settings or load(Settings))
+    if settings is None:
+        settings = load(Settings)
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s level=%(levelname)s logger=%(name)s %(message)s")
+    services = Services.of(settings)
     app = FastAPI(
         title="E-GRPO",
         version=version("egrpo"),

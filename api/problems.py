@@ -5,7 +5,9 @@ from __future__ import annotations
 import http
 import logging
 import re
+import time
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -167,6 +169,18 @@ def _internal_error(scope: Scope, error: Exception) -> JSONResponse:
     return problem(scope, status=500, code="internal", title="Internal error", detail=detail)
 
 
+def _log_request(scope: Scope, status: int, seconds: float) -> None:
+    """Logs one line for a request; the query string stays out of it."""
+    log.info(
+        "event=request method=%s path=%s status=%d ms=%.0f request_id=%s",
+        scope["method"],
+        quote(scope["path"]),
+        status,
+        1000 * seconds,
+        request_id(scope),
+    )
+
+
 def _refused_url(scope: Scope) -> JSONResponse | None:
     """Returns the answer to a URL with NUL in it, which PostgreSQL cannot compare with anything."""
     if "\0" in scope["path"]:
@@ -191,11 +205,13 @@ class RequestIdMiddleware:
         id_ = own if _REQUEST_ID.fullmatch(own) else new_id("req")
         scope.setdefault("state", {})["request_id"] = id_
         started = False
+        began = time.monotonic()
 
         async def send_with_id(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                _log_request(scope, message["status"], time.monotonic() - began)
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = id_
                 headers["X-Content-Type-Options"] = "nosniff"

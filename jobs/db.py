@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Engine, create_engine
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError, TimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
 from jobs.errors import DatabaseUnavailable
@@ -21,6 +21,8 @@ SessionFactory = sessionmaker[Session]
 _POOL_TIMEOUT_S = 5.0
 # A peer that vanished without a reset is noticed after this long, not after the kernel's 15 minutes.
 _TCP_USER_TIMEOUT_MS = 10_000
+# An unknown table, or an unknown column: the code is newer than the schema, while a rollout migrates it.
+_NOT_MIGRATED = frozenset({"42P01", "42703"})
 
 
 def make_engine(settings: DatabaseSettings, *, application: str = "egrpo") -> Engine:
@@ -55,12 +57,17 @@ def translated_errors() -> Iterator[None]:
     """Turns every sign that the database is down or overloaded into `DatabaseUnavailable`.
 
     Raises:
-        DatabaseUnavailable: no connection, none free in time, lost in between, or a statement over its time.
+        DatabaseUnavailable: no connection, none free in time, lost in between, a statement over its time, or
+            tables that are not there yet.
     """
     try:
         yield
     except (OperationalError, InterfaceError, TimeoutError) as error:
         raise DatabaseUnavailable("the database cannot be reached; try again") from error
+    except ProgrammingError as error:
+        if getattr(error.orig, "sqlstate", None) in _NOT_MIGRATED:
+            raise DatabaseUnavailable("the database was not migrated to this version yet; try again") from error
+        raise
     except DBAPIError as error:
         if error.connection_invalidated:
             raise DatabaseUnavailable("the connection to the database was lost; try again") from error

@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from egrpo import catalogue
 from egrpo.config import HubModel, SpecIssue, SpecModel, TrainSpec, spec_issues
+from jobs import plans
 from jobs.errors import FieldError, InvalidRequest
 from jobs.tables import Document
 
@@ -78,6 +79,7 @@ def parse(document: Any) -> JobSpec:
         named = {problem.pointer for problem in problems}
         problems += [found for found in _field_errors(error) if found.pointer not in named]
         raise InvalidRequest(problems[:_MAX_ERRORS]) from None
+    problems += plans.problems(spec)
     if problems:
         raise InvalidRequest(problems[:_MAX_ERRORS])
     return spec

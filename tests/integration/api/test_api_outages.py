@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from api_bench import SPEC, Bench, Cable, assert_problem
 from fastapi.testclient import TestClient
+from sqlalchemy import text
 
 from api.main import create_app
 from jobs.settings import Settings
@@ -108,6 +109,16 @@ def test_store_down(cables: Cables) -> None:
     assert bench.get("/readyz").json()["down"] == ["store"]
     cables.by_name["store"].mend()
     assert bench.get(path).status_code == 200
+
+
+def test_a_database_that_was_not_migrated_yet(bench: Bench) -> None:
+    with bench.transaction() as session:
+        session.execute(text("ALTER TABLE jobs RENAME COLUMN version TO later"))
+    assert_problem(bench.get("/v1/jobs"), 503, "database_unavailable")
+    assert assert_problem(bench.get("/readyz"), 503, "not_ready")["down"] == ["database"]
+    with bench.transaction() as session:
+        session.execute(text("ALTER TABLE jobs RENAME COLUMN later TO version"))
+    assert bench.get("/v1/jobs").status_code == 200
 
 
 def test_everything_down_from_the_start(settings: Settings) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
+from api.__main__ import openapi_text
 from api.downloads import StoredObject, byte_range
 from api.hints import Hints
 from api.main import create_app
@@ -97,6 +99,11 @@ def test_the_body_of_a_job_is_described_and_every_reference_leads_somewhere(docu
 
     for reference in references(document):
         assert reference.removeprefix("#/components/schemas/") in schemas, reference
+
+
+def test_the_document_that_is_kept_is_the_one_that_is_served() -> None:
+    kept = (Path(__file__).parents[3] / "docs" / "openapi.json").read_text()
+    assert kept == openapi_text(), "python -m api openapi > docs/openapi.json"
 
 
 def test_every_problem_status_is_described() -> None:
