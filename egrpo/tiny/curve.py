@@ -1,0 +1,41 @@
+"""The loss curves of a build: kept as rows, printed as progress, drawn as a picture."""
+
+import json
+import time
+from collections import defaultdict
+from pathlib import Path
+
+
+class LossCurve:
+    """Collects losses by stage and writes them, averaged over windows, as JSON and PNG."""
+
+    def __init__(self, window: int = 50) -> None:
+        self._window = window
+        self._sums: dict[str, list[float]] = defaultdict(list)
+        self.rows: dict[str, list[tuple[int, float]]] = defaultdict(list)
+        self.seconds: dict[str, float] = {}
+        self._started: dict[str, float] = {}
+
+    def add(self, stage: str, step: int, loss: float, total: int) -> None:
+        """Adds one loss; every window prints a line with the stage, its mean loss and the time to go."""
+        self._started.setdefault(stage, time.monotonic())
+        self._sums[stage].append(loss)
+        if len(self._sums[stage]) == self._window or step + 1 == total:
+            mean = sum(self._sums[stage]) / len(self._sums[stage])
+            self.rows[stage].append((step + 1, mean))
+            self._sums[stage] = []
+            self.seconds[stage] = time.monotonic() - self._started[stage]
+            to_go = self.seconds[stage] / (step + 1) * (total - step - 1)
+            print(f"{stage} step {step + 1}/{total} loss {mean:.4f} to go {to_go:.0f} s", flush=True)
+
+    def write(self, folder: Path, extra: dict[str, object]) -> None:
+        """Writes build.json (settings, seconds, rows) and loss_curve.png."""
+        body = {**extra, "seconds": self.seconds, "loss": self.rows}
+        (folder / "build.json").write_text(json.dumps(body, indent=1) + "\n")
+        from matplotlib.figure import Figure  # only a finished build draws
+
+        figure = Figure(figsize=(9, 3), layout="constrained")
+        for axis, (stage, rows) in zip(figure.subplots(1, len(self.rows), squeeze=False)[0], self.rows.items(), strict=True):
+            axis.plot(*zip(*rows, strict=True))
+            axis.set(title=f"{stage}, {self.seconds[stage] / 60:.0f} min", xlabel="step", ylabel="loss", yscale="log")
+        figure.savefig(folder / "loss_curve.png", dpi=100)

@@ -1,0 +1,41 @@
+"""The two small tokenizers of `tiny-flux-shapes`: one token for each word of the shapes world.
+
+They are stock `CLIPTokenizer` and `T5TokenizerFast` objects with vocabularies of our own. Other words are spelled in
+letters (CLIP) or become the unknown token (T5).
+"""
+
+import string
+
+from transformers import CLIPTokenizer, T5TokenizerFast
+
+from egrpo.tiny.captions import COLOURS, RELATIONS, SHAPES
+
+MAX_TOKENS = 12  # the longest caption has eight words, a start and an end
+_WORDS = ("a", "an", *COLOURS, *SHAPES, *sorted({word for relation in RELATIONS for word in relation.split()}))
+
+
+def make_clip_tokenizer() -> CLIPTokenizer:
+    """Returns a byte-pair tokenizer whose merges build every word of the world from its letters."""
+    letters = list(string.ascii_lowercase + string.digits + string.punctuation)
+    vocab = ["<|startoftext|>", "<|endoftext|>", *letters, *(letter + "</w>" for letter in letters)]
+    merges: list[tuple[str, str]] = []
+    for word in _WORDS:
+        pieces = [*word[:-1], word[-1] + "</w>"]
+        while len(pieces) > 1:
+            pair = (pieces[0], pieces[1])
+            pieces[:2] = [pieces[0] + pieces[1]]
+            if pair not in merges:
+                merges.append(pair)
+            if pieces[0] not in vocab:
+                vocab.append(pieces[0])
+    return CLIPTokenizer(
+        vocab={token: index for index, token in enumerate(vocab)},
+        merges=merges,
+        model_max_length=MAX_TOKENS,
+    )
+
+
+def make_t5_tokenizer() -> T5TokenizerFast:
+    """Returns a unigram tokenizer with one piece for each word of the world."""
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -8.0), *((f"▁{word}", -2.0) for word in _WORDS)]
+    return T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=MAX_TOKENS)
