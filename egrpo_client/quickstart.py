@@ -56,11 +56,11 @@ def summary(result: JSON, output: Path) -> str:
     strict = (report["strict_accuracy_before"], report["strict_accuracy_after"])
     lines = [
         "",
-        "                    before    after",
-        f"eval reward         {reward[0]:6.3f}   {reward[1]:6.3f}   {reward[1] - reward[0]:+.3f}"
-        f"  (95 % interval {low:+.3f} to {high:+.3f})",
-        f"strict accuracy    {strict[0]:6.1%}   {strict[1]:6.1%}   {100 * (strict[1] - strict[0]):+.1f} points",
-        f"time                {result['seconds']:.0f} s, {report['training_seconds']:.0f} s of them training",
+        "                    before     after",
+        f"eval reward        {reward[0]:7.3f}   {reward[1]:7.3f}   {reward[1] - reward[0]:+.3f}"
+        f"  (95 % interval {low:+.3f} to {high:+.3f}, {report['num_images']} images)",
+        f"strict accuracy    {strict[0]:7.1%}   {strict[1]:7.1%}   {100 * (strict[1] - strict[0]):+.1f} points",
+        f"time               {result['seconds']:.0f} s, {report['training_seconds']:.0f} s of them training",
         "",
         f"{output}/  report.json  contact_sheet.png  reward_curve.png  adapter/",
         "",

@@ -38,6 +38,7 @@ class Numbers:
     def __init__(self) -> None:
         self.latest: dict[str, float] = {}
         self.first_eval: float | None = None
+        self.num_evals = 0
 
     def take(self, events: list[JSON]) -> None:
         """Takes the metric events among the events."""
@@ -45,6 +46,7 @@ class Numbers:
             if event["type"] == "metric":
                 values = event["data"].get("values", {})
                 self.latest.update(values)
+                self.num_evals += "eval_reward" in values
                 if self.first_eval is None:
                     self.first_eval = values.get("eval_reward")
 
@@ -54,7 +56,8 @@ class Numbers:
         if (reward := self.latest.get("reward_mean")) is not None:
             parts.append(f"reward {reward:.3f}")
         if (evaluated := self.latest.get("eval_reward")) is not None and self.first_eval is not None:
-            parts.append(f"eval {evaluated:.3f} ({evaluated - self.first_eval:+.3f})")
+            change = f" ({evaluated - self.first_eval:+.3f})" if self.num_evals > 1 else ""
+            parts.append(f"eval {evaluated:.3f}{change}")
         return "  ".join(parts)
 
 

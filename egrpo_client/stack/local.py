@@ -28,7 +28,7 @@ from egrpo_client.stack.signals import StopSignals
 
 DEFAULT_API_PORT = 8321
 BUCKET = "egrpo"
-API_READY_TIMEOUT_S = 60.0
+API_READY_TIMEOUT_S = 120.0
 # A worker that is told to stop gives its trainer 60 s to write a checkpoint, and uploads it.
 WORKER_GRACE_S = 90.0
 RESTARTS_MAX, RESTARTS_WINDOW_S = 3, 300.0

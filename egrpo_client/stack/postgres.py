@@ -24,7 +24,7 @@ from egrpo_client.stack.processes import ServerProcess
 MAJOR_VERSION = 18
 SUPERUSER = "postgres"
 SYSTEM_USER = "egrpo-postgres"
-READY_TIMEOUT_S = 20.0
+READY_TIMEOUT_S = 60.0
 # A shutdown checkpoint of a busy database may take seconds; one that is killed recovers from its log.
 STOP_GRACE_S = 20.0
 # For databases that are thrown away: what survives a power cut does not matter.

@@ -15,7 +15,7 @@ from egrpo_client.stack.errors import NotInstalledError
 from egrpo_client.stack.ports import LOOPBACK
 from egrpo_client.stack.processes import ServerProcess
 
-READY_TIMEOUT_S = 30.0
+READY_TIMEOUT_S = 60.0
 # On SIGTERM the filer waits 15 s (measured, 4.48) for gRPC streams of its own gateway that never end. What S3 has
 # acknowledged is in the page cache by then, so after this long it may be killed; a test reads its objects again.
 STOP_GRACE_S = 1.5

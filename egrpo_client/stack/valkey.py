@@ -12,7 +12,7 @@ from egrpo_client.stack.errors import NotInstalledError
 from egrpo_client.stack.ports import LOOPBACK
 from egrpo_client.stack.processes import ServerProcess
 
-READY_TIMEOUT_S = 10.0
+READY_TIMEOUT_S = 60.0
 
 
 def binary() -> Path:

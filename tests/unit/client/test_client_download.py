@@ -24,8 +24,8 @@ def serving(files: dict[str, object]) -> Client:
     return Client("http://service", "k", transport=httpx.MockTransport(answer))
 
 
-def entry(name: str, **changes: object) -> dict[str, object]:
-    return {"path": name, "name": name, "sha256": SHA, "size_bytes": len(BYTES), **changes}
+def entry(name: str, url: str = "") -> dict[str, object]:
+    return {"path": name, "name": name, "sha256": SHA, "size_bytes": len(BYTES), "url": url}
 
 
 def listed(*checkpoints: object) -> dict[str, object]:
@@ -59,7 +59,8 @@ def test_older_file_of_the_same_name_is_replaced(tmp_path: Path) -> None:
 
 def test_job_download_takes_the_newest_adapter_and_the_artifacts(tmp_path: Path) -> None:
     base = "/v1/jobs/job_1"
-    adapter = entry("pytorch_lora_weights.safetensors")
+    adapter = entry("pytorch_lora_weights.safetensors", f"{base}/checkpoints/ckpt_3/files/weights")
+    report = entry("report.json", f"{base}/artifacts/report.json")
     checkpoints = listed(
         {"id": "ckpt_1", "kind": "state", "step": 9, "files": [entry("optimizer")]},
         {"id": "ckpt_2", "kind": "adapter", "step": 5, "files": [entry("old")]},
@@ -67,9 +68,9 @@ def test_job_download_takes_the_newest_adapter_and_the_artifacts(tmp_path: Path)
     )
     client = serving(
         {
-            base: {"id": "job_1", "status": "succeeded", "artifacts": [entry("report.json"), entry("other.bin")]},
+            base: {"id": "job_1", "status": "succeeded", "artifacts": [report, entry("other.bin")]},
             f"{base}/checkpoints": checkpoints,
-            f"{base}/checkpoints/ckpt_3/files/pytorch_lora_weights.safetensors": BYTES,
+            f"{base}/checkpoints/ckpt_3/files/weights": BYTES,
             f"{base}/artifacts/report.json": BYTES,
         }
     )

@@ -75,17 +75,18 @@ def test_a_read_is_repeated_after_a_broken_connection() -> None:
     assert len(requests) == 3
 
 
-def test_a_post_that_may_have_arrived_is_not_repeated() -> None:
-    client, requests = scripted(cut_off)
+def test_a_submission_is_repeated_with_the_same_key() -> None:
+    client, requests = scripted(cut_off, problem(503, retryable=True), httpx.Response(201, json={"id": "job_1"}))
+    assert client.submit({})["id"] == "job_1"
+    assert len({request.headers["Idempotency-Key"] for request in requests}) == 1
+    assert len(requests) == 3
+
+
+def test_a_post_without_a_key_that_may_have_arrived_is_not_repeated() -> None:
+    client, requests = scripted(connection_refused, cut_off)
     with pytest.raises(UnreachableError, match="No answer from http://service"):
-        client.submit({})
-    assert len(requests) == 1
-
-
-def test_a_post_that_found_no_connection_is_repeated_with_the_same_key() -> None:
-    client, requests = scripted(connection_refused, httpx.Response(201, json={"id": "job_1"}))
-    client.submit({})
-    assert requests[0].headers["Idempotency-Key"] == requests[1].headers["Idempotency-Key"]
+        client.cancel("job_1")
+    assert len(requests) == 2
 
 
 def test_a_retryable_problem_is_repeated_and_another_is_not() -> None:
