@@ -103,8 +103,7 @@ def results_page(reports: Sequence[dict[str, Any]]) -> str:
     return (
         "# The example job with several seeds\n\n"
         "Made by `python bench/quickstart.py` from the reports of the runs; held-out prompts, fixed evaluation seeds,\n"
-        "plain ODE sampling. The interval is that of the paired difference; the time is that of the whole command, stack\n"
-        "included.\n\n"
+        "plain ODE sampling. The interval is that of the paired difference, the time that of the whole command.\n\n"
         f"{HEAD}{rows}\n\n"
         f"A run holds when strict accuracy rises by at least {100 * LIMITS['strict']:.0f} points, the evaluation\n"
         f"reward by at least {LIMITS['reward']} with the interval above {LIMITS['interval']}, on at least\n"

@@ -51,6 +51,19 @@ def _local_connection(path: Path) -> Connection:
         raise NotConfiguredError(f"No service is known. {HELP}") from error
     except (OSError, ValueError) as error:
         raise NotConfiguredError(f"{path} cannot be read: {error}. {HELP}") from error
-    if state.get("status") != "running":
-        raise NotConfiguredError(f"The local stack in {path.parent} is {state.get('status')}. Start it with: egrpo up")
+    status = state.get("status")
+    if status == "running" and not _is_alive(state["supervisor"]["pid"]):
+        status = "gone: it was killed"
+    if status != "running":
+        raise NotConfiguredError(f"The local stack in {path.parent} is {status}. Start it with: egrpo up")
     return Connection(state["url"], state["api_key"])
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # Another user's: alive.
+        return True
+    return True

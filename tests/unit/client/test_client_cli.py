@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import sys
 
 import pytest
@@ -96,3 +97,10 @@ def test_error_without_a_service_is_a_sentence_and_an_exit_code(
     with pytest.raises(SystemExit):
         main()
     assert json.loads(capsys.readouterr().err)["code"] == "not_configured"
+
+
+def test_client_works_without_the_servers_and_the_trainer() -> None:
+    code = "import sys, egrpo_client.cli; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    ours = {"api", "worker", "jobs", "egrpo"}
+    assert not {name.partition(".")[0] for name in loaded} & {*ours, "torch", "psutil", "minio", "celery", "sqlalchemy"}

@@ -1,6 +1,8 @@
 """What the client reads on this machine: spec files, the environment, the local stack's state file."""
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -17,9 +19,10 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("EGRPO_HOME", str(tmp_path / "home"))
 
 
-def write_state(status: str) -> None:
-    local_home().mkdir()
-    state = {"status": status, "url": "http://127.0.0.1:1", "api_key": "ega_local"}
+def write_state(status: str, pid: int | None = None) -> None:
+    local_home().mkdir(exist_ok=True)
+    supervisor = {"pid": pid or os.getpid()}
+    state = {"status": status, "url": "http://127.0.0.1:1", "api_key": "ega_local", "supervisor": supervisor}
     (local_home() / "stack.json").write_text(json.dumps(state))
 
 
@@ -75,6 +78,14 @@ def test_no_stack_and_a_stopped_stack_say_how_to_start_one() -> None:
         find_connection()
     write_state("stopped")
     with pytest.raises(NotConfiguredError, match=r"is stopped\. Start it with: egrpo up"):
+        find_connection()
+
+
+def test_killed_stack_is_told_from_a_running_one() -> None:
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+    write_state("running", pid=ended.pid)
+    with pytest.raises(NotConfiguredError, match=r"is gone: it was killed\. Start it with: egrpo up"):
         find_connection()
 
 
