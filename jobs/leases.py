@@ -118,7 +118,13 @@ def note_resumed(session: Session, claim: Claim, step: int) -> None:
 
 
 def end(
-    session: Session, job: Job, status: Status, reason: StatusReason | None, *, phase: str, exit_code: int | None = None
+    session: Session,
+    job: Job,
+    status: Status,
+    reason: StatusReason | None,
+    *,
+    phase: str | None,
+    exit_code: int | None = None,
 ) -> None:
     """Ends the attempt of a locked job: the job takes `status` and loses its lease.
 
@@ -159,7 +165,8 @@ def end_for_retry(
         What the job became: queued, failed, or what its owner had asked for.
     """
     if job.status in _ASKED_FOR:
-        status, phase, asked = _ASKED_FOR[Status(job.status)]
+        status, asked = _ASKED_FOR[Status(job.status)]
+        phase = "done" if status is Status.CANCELLED else job.phase
         end(session, job, status, asked, phase=phase, exit_code=exit_code)
         return status
     job.attempts_without_progress = 0 if _progressed(session, job) else job.attempts_without_progress + 1
@@ -244,7 +251,7 @@ PAUSED_BY_USER: StatusReason = {
     "actor": "user",
 }
 # A job whose owner asked for an end that its worker did not live to bring about gets that end, not another attempt.
-_ASKED_FOR: dict[Status, tuple[Status, str, StatusReason]] = {
-    Status.CANCELLING: (Status.CANCELLED, "done", CANCELLED_BY_USER),
-    Status.PAUSING: (Status.PAUSED, "waiting_capacity", PAUSED_BY_USER),
+_ASKED_FOR: dict[Status, tuple[Status, StatusReason]] = {
+    Status.CANCELLING: (Status.CANCELLED, CANCELLED_BY_USER),
+    Status.PAUSING: (Status.PAUSED, PAUSED_BY_USER),
 }

@@ -6,7 +6,6 @@ Celery's worker runs in the main thread and delivers hints. Whether it has a bro
 import logging
 import signal
 import sys
-import time
 import warnings
 from types import FrameType
 
@@ -19,6 +18,7 @@ from jobs.errors import SettingsError
 from jobs.settings import load
 from jobs.store import ObjectStore
 from worker.app import QUEUE, create_app
+from worker.run_folder import check_work_dir, sweep
 from worker.runner import Runner
 from worker.settings import WorkerSettings
 
@@ -31,6 +31,7 @@ def main() -> int:
     """Runs a worker until it is told to stop. Returns the process's exit code."""
     try:
         settings = load(WorkerSettings)
+        check_work_dir(settings.work_dir)
     except SettingsError as error:
         print(f"error: {error.detail}", file=sys.stderr)
         return 2
@@ -38,7 +39,9 @@ def main() -> int:
     engine = make_engine(settings, application="egrpo-worker")
     runner = Runner(settings, make_session_factory(engine), ObjectStore(settings))
     drain_on_signals(runner)
+    sweep(settings.work_dir)
     runner.start()
+    log.info("event=worker_started worker=%s", settings.worker_name)
     listen(create_app(settings.broker_url, runner.run_until_idle), runner)
     runner.join()
     engine.dispose()
@@ -70,6 +73,7 @@ def drain_on_signals(runner: Runner) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, drain)
     signals.worker_shutting_down.connect(lambda **_: runner.drain(), weak=False)
+    signals.worker_ready.connect(lambda **_: log.info("event=listening_for_hints"), weak=False)
 
 
 def listen(app: Celery, runner: Runner) -> None:
@@ -88,7 +92,7 @@ def listen(app: Celery, runner: Runner) -> None:
         worker.start()
         if not runner.draining.is_set():
             log.warning("event=celery_stopped exit_code=%s restarted_in_s=%s", worker.exitcode, _CELERY_RESTART_S)
-            time.sleep(_CELERY_RESTART_S)
+            runner.draining.wait(_CELERY_RESTART_S)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ the row is inserted, guarded by the epoch, and told. A row therefore names whole
 any point leaves at most objects without a row.
 """
 
+import logging
 import mimetypes
 import os
 import shutil
@@ -18,12 +19,15 @@ from sqlalchemy.orm import Session
 
 from jobs import artifacts, checkpoints, events, samples
 from jobs.db import SessionFactory, transaction
-from jobs.errors import ChecksumMismatch
+from jobs.errors import ChecksumMismatch, DatabaseUnavailable
 from jobs.leases import Claim
 from jobs.store import ObjectStore, StoredFile
 from jobs.tables import Checkpoint, Document
+from worker import retention
 from worker.fence import Fence
 from worker.protocol import ArtifactEvent, CheckpointEvent, FileEntry, ProtocolError, SampleEvent, path_inside
+
+log = logging.getLogger(__name__)
 
 FileEvent = SampleEvent | CheckpointEvent | ArtifactEvent
 MANIFEST = "manifest.json"
@@ -103,10 +107,16 @@ class FilePublisher:
         for spooled in batch:
             if spooled.source != self._run_dir:
                 shutil.rmtree(spooled.source, ignore_errors=True)
-        self.adapter_committed |= any(
-            isinstance(item.event, CheckpointEvent) and item.event.kind == "adapter" and not item.refused
-            for item in stored
-        )
+        committed = {item.event.kind for item in stored if isinstance(item.event, CheckpointEvent) and not item.refused}
+        self.adapter_committed |= "adapter" in committed
+        if "state" in committed:
+            self._prune()
+
+    def _prune(self) -> None:
+        try:
+            retention.prune(self._sessions, self._store, self._claim, self._fence)
+        except DatabaseUnavailable as error:  # The next commit does it.
+            log.warning("event=pruning_put_off job_id=%s error=%s", self._claim.job_id, error)
 
     @property
     def _prefix(self) -> str:

@@ -166,6 +166,6 @@ def path_inside(folder: Path, relative: str) -> Path:
     """
     root = folder.resolve()
     path = (root / relative).resolve()
-    if not relative or path == root or not path.is_relative_to(root):
+    if ".." in Path(relative).parts or path == root or not path.is_relative_to(root):
         raise ProtocolError(f"the path {relative!r} leads out of the run folder")
     return path

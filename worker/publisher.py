@@ -63,12 +63,15 @@ class Lane(Generic[Item]):
         """Adds an item; never blocks."""
         self._items.put(item)
 
-    def drain(self) -> None:
-        """Returns when everything that was put is published, or can no longer be because the lease is lost."""
+    def close(self) -> None:
+        """Says that nothing more will be put."""
         self._closed.set()
         self._items.put(None)
-        while self._thread.is_alive() and not self._heartbeat.lost:
-            self._thread.join(timeout=0.2)
+
+    @property
+    def done(self) -> bool:
+        """Whether everything was published after `close`, or nothing more can be."""
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         be_nice()

@@ -6,10 +6,8 @@ waits. The reaper thread works beside them.
 """
 
 import logging
-import shutil
 import threading
 import time
-from pathlib import Path
 
 from jobs import leases, workers
 from jobs.db import SessionFactory, transaction
@@ -74,7 +72,6 @@ class Runner:
             return False
         if claim is None:
             return False
-        _remove_older_attempts(self._settings.work_dir, claim)
         Supervisor(
             self._settings, self._sessions, self._store, claim, claimed_at=claimed_at, draining=self.draining
         ).run()
@@ -109,10 +106,3 @@ class Runner:
             reaped = leases.reap(session, self._settings.retry)
         for job_id, status in reaped:
             log.warning("event=job_reaped job_id=%s status=%s", job_id, status)
-
-
-def _remove_older_attempts(work_dir: Path, claim: Claim) -> None:
-    """Removes what earlier attempts of the job left on this machine: all of it that counts is in the store."""
-    for folder in (work_dir / claim.job_id).glob("*"):
-        if folder.name.isdecimal() and int(folder.name) < claim.epoch:
-            shutil.rmtree(folder, ignore_errors=True)

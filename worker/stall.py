@@ -14,7 +14,7 @@ class StallDetector:
 
     Too long is max(`floor_s`, 10 × the median time between steps). Phases, metrics, samples and checkpoints are signs
     of life as well as steps, or a long evaluation would count as a stall; log lines are not, since a stuck loop may
-    still print.
+    still print. One thread notes and another asks.
     """
 
     def __init__(self, floor_s: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -28,6 +28,7 @@ class StallDetector:
         self._clock = clock
         self._last_sign = clock()
         self._last_step: float | None = None
+        self.limit_s = floor_s
         self._step_seconds: deque[float] = deque(maxlen=_WINDOW_STEPS)
 
     def sign_of_life(self) -> None:
@@ -39,14 +40,8 @@ class StallDetector:
         now = self._clock()
         if self._last_step is not None:
             self._step_seconds.append(now - self._last_step)
+            self.limit_s = max(self._floor_s, _MEDIAN_FACTOR * statistics.median(self._step_seconds))
         self._last_step = self._last_sign = now
-
-    @property
-    def limit_s(self) -> float:
-        """The silence in seconds that counts as a stall."""
-        if not self._step_seconds:
-            return self._floor_s
-        return max(self._floor_s, _MEDIAN_FACTOR * statistics.median(tuple(self._step_seconds)))
 
     @property
     def stalled(self) -> bool:

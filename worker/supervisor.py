@@ -5,14 +5,11 @@ publishing threads (`publisher`), and the thread that called `run`, which only w
 database nor store while the trainer runs, so that nothing can keep it from ending the trainer in time.
 """
 
-import json
 import logging
-import shutil
 import threading
 import time
 from dataclasses import asdict
 from enum import Enum
-from pathlib import Path
 
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
@@ -21,7 +18,6 @@ from jobs import events, leases
 from jobs.db import SessionFactory, transaction
 from jobs.errors import DatabaseUnavailable, LeaseLost
 from jobs.leases import Claim
-from jobs.spec import JobSpec
 from jobs.states import Desired, Status, StatusReason
 from jobs.store import ObjectStore
 from jobs.tables import Job
@@ -42,6 +38,7 @@ from worker.protocol import (
 from worker.publisher import Lane
 from worker.restore import Interrupted, restore
 from worker.rows import RowEvent, RowWriter
+from worker.run_folder import RunFolder
 from worker.settings import WorkerSettings
 from worker.stall import StallDetector
 from worker.trainer import Trainer, TrainerExit
@@ -49,6 +46,7 @@ from worker.trainer import Trainer, TrainerExit
 log = logging.getLogger(__name__)
 
 _WATCH_S = 0.1
+_DRAIN_S = 0.02
 _SETTLE_RETRY_S = 0.5
 _LAST_WORDS_CHARS = 8_000  # Enough for the stacks of a stalled trainer's threads.
 # Files go up in small batches: one transaction for the samples of an evaluation, but soon visible.
@@ -94,14 +92,14 @@ class Supervisor:
         self._sessions = sessions
         self._claim = claim
         self._draining = draining
-        self._run_dir = settings.work_dir / claim.job_id / str(claim.epoch)
+        self._folder = RunFolder(settings.work_dir, claim)
         self._heartbeat = Heartbeat(
             self._renew, lease_s=settings.lease_seconds, interval_s=settings.heartbeat_seconds, claimed_at=claimed_at
         )
         self._stall = StallDetector(settings.stall_seconds)
         self._store = store
         self._fence = Fence(claim, self._heartbeat)
-        self._files = FilePublisher(sessions, store, claim, self._fence, self._run_dir)
+        self._files = FilePublisher(sessions, store, claim, self._fence, self._folder.path)
         self._row_lane: Lane[RowEvent] = Lane(
             "rows",
             RowWriter(sessions, self._fence).publish,
@@ -112,6 +110,7 @@ class Supervisor:
         self._file_lane: Lane[Spooled] = Lane(
             "files", self._files.publish, self._heartbeat, max_batch=_FILES_PER_BATCH, gather_s=0.0
         )
+        self._oom_kills_before = 0
         self._error: ErrorEvent | None = None
         self._event_failure: Exception | None = None
         self._stop: Stop | None = None
@@ -124,52 +123,41 @@ class Supervisor:
             self._attempt()
         except LeaseLost as error:
             self._log("lease_lost", error=error)
+            self._folder.remove()
         finally:
             self._heartbeat.stop()
 
     def _attempt(self) -> None:
         try:
-            self._prepare_run_dir()
+            self._folder.prepare()
             step = self._restore()
+            exit_ = self._train(resume=step is not None)
         except Interrupted:
             self._settle(None, _PREEMPTED)
             return
         except ValidationError as error:
             self._settle(None, Reason("invalid_spec", f"this worker cannot read the job's spec: {error}", False))
             return
-        except OSError as error:  # A full or read-only disk: another worker may do better.
-            self._settle(None, Reason("internal", f"the run folder cannot be written: {error}", retryable=True))
+        except OSError as error:  # A full or read-only disk, no more processes: another worker may do better.
+            self._settle(None, Reason("internal", f"the trainer cannot be started: {error}", retryable=True))
             return
-        oom_kills = outcome.count_oom_kills()
-        exit_ = self._train(resume=step is not None)
-        self._row_lane.drain()
-        self._file_lane.drain()
-        self._settle(exit_, self._reason(exit_, outcome.count_oom_kills() - oom_kills))
-
-    # --- before: the run folder ---------------------------------------------------------------------------------------
-
-    def _prepare_run_dir(self) -> None:
-        """Makes an empty run folder with the trainer's spec in it. Leftovers of a reused epoch cannot be the job's."""
-        shutil.rmtree(self._run_dir, ignore_errors=True)
-        self._run_dir.mkdir(parents=True)
-        spec = JobSpec.model_validate(self._claim.spec).train_spec()
-        self._spec_path.write_text(json.dumps(spec.model_dump(mode="json"), indent=1))
+        self._drain()
+        self._settle(exit_, self._reason(exit_))
 
     def _restore(self) -> int | None:
-        return restore(self._sessions, self._store, self._claim, self._fence, self._run_dir, self._must_stop)
-
-    @property
-    def _spec_path(self) -> Path:
-        return self._run_dir / "job.yaml"  # JSON is YAML.
+        return restore(self._sessions, self._store, self._claim, self._fence, self._folder.path, self._must_stop)
 
     # --- during: the trainer ------------------------------------------------------------------------------------------
 
     def _train(self, *, resume: bool) -> TrainerExit:
-        command = [*self._settings.trainer_command, str(self._spec_path), "--output", str(self._run_dir)]
-        trainer = Trainer(command + ["--resume"] * resume, self._run_dir, self._on_event)
+        folder = self._folder
+        command = [*self._settings.trainer_command, str(folder.spec_path), "--output", str(folder.path)]
+        trainer = Trainer(command + ["--resume"] * resume, folder.path, self._on_event)
+        self._oom_kills_before = outcome.count_oom_kills()
+        trainer.start()
         self._row_lane.start()
         self._file_lane.start()
-        trainer.start()
+        self._stall.sign_of_life()
         self._log("trainer_started", pid=trainer.pid, resume=resume)
         try:
             self._watch(trainer)
@@ -240,7 +228,21 @@ class Supervisor:
 
     # --- after: what becomes of the job -------------------------------------------------------------------------------
 
-    def _reason(self, exit_: TrainerExit, oom_kills: int) -> Reason | None:
+    def _drain(self) -> None:
+        """Returns when all that the trainer left is published, or the lease is lost, or there is no time for it."""
+        lanes = (self._row_lane, self._file_lane)
+        for lane in lanes:
+            lane.close()
+        deadline: float | None = None
+        while not (self._heartbeat.lost or all(lane.done for lane in lanes)):
+            if deadline is None and self._must_stop():
+                deadline = time.monotonic() + self._settings.stop_grace_seconds
+            if deadline is not None and time.monotonic() > deadline:
+                self._log("publishing_given_up", why="the store or the database did not come back in time")
+                return
+            time.sleep(_DRAIN_S)
+
+    def _reason(self, exit_: TrainerExit) -> Reason | None:
         """Returns why the job did not succeed, or None if it did."""
         if (failure := self._failure()) is not None:
             return Reason("internal", f"the results could not be published: {failure!r}", retryable=True)
@@ -249,7 +251,9 @@ class Supervisor:
         if self._stop is Stop.STALLED:
             message = f"no step for {self._stall.limit_s:.0f} s; the stacks of its threads are in the job's log"
             return Reason("stalled", message, retryable=True)
-        return _PREEMPTED if self._stop is Stop.DRAINING else outcome.reason_for(exit_, self._error, oom_kills)
+        if self._stop is Stop.DRAINING or (exit_.code == outcome.EXIT_DONE and self._draining.is_set()):
+            return _PREEMPTED
+        return outcome.reason_for(exit_, self._error, outcome.count_oom_kills() - self._oom_kills_before)
 
     def _settle(self, exit_: TrainerExit | None, reason: Reason | None) -> None:
         """Gives the job its new status, as soon as the database takes it."""
@@ -263,7 +267,7 @@ class Supervisor:
                 time.sleep(_SETTLE_RETRY_S)
             else:
                 self._log("attempt_ended", status=status, reason=reason.code if reason else None)
-                self._clean(status)
+                self._folder.keep_for_inspection() if status is Status.FAILED else self._folder.remove()
                 return
         raise LeaseLost("the lease ran out before the attempt could be settled")
 
@@ -284,14 +288,6 @@ class Supervisor:
             return leases.end_for_retry(session, job, row, self._settings.retry, exit_code=exit_code)
         leases.end(session, job, Status.FAILED, row, phase="done", exit_code=exit_code)
         return Status.FAILED
-
-    def _clean(self, status: Status) -> None:
-        """Removes what is now in the store. After a failure the small files stay, for whoever looks into it."""
-        if status is not Status.FAILED:
-            shutil.rmtree(self._run_dir, ignore_errors=True)
-            return
-        for folder in ("checkpoints", "samples", ".spool"):
-            shutil.rmtree(self._run_dir / folder, ignore_errors=True)
 
     def _log(self, event: str, **fields: object) -> None:
         shown = " ".join(f"{name}={value}" for name, value in fields.items())

@@ -24,10 +24,8 @@ def tiny_model(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture
 def service(service_env: dict[str, str], tiny_model: Path, tmp_path: Path) -> Iterator[Service]:
-    """Short leases: a lost worker is noticed after 4 s. The lease still outlives a busy machine's hiccups."""
     env = {
         **service_env,
-        "EGRPO_LEASE_SECONDS": "4",
         "EGRPO_HEARTBEAT_SECONDS": "0.5",
         "EGRPO_REAPER_SECONDS": "0.5",
         "EGRPO_POLL_SECONDS": "0.5",

@@ -53,7 +53,7 @@ class Worker:
     def stop(self) -> int:
         """Asks the worker to end and returns its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=120)
 
 
 class Service:
@@ -104,7 +104,7 @@ class Service:
     def listed(self, job_id: str, what: str) -> list[dict[str, Any]]:
         return list(self.get(f"/v1/jobs/{job_id}/{what}?limit=200")["data"])
 
-    def wait_for_status(self, job_id: str, *statuses: str, seconds: float = 90) -> dict[str, Any]:
+    def wait_for_status(self, job_id: str, *statuses: str, seconds: float = 240) -> dict[str, Any]:
         deadline = time.monotonic() + seconds
         while (job := self.job(job_id))["status"] not in statuses:
             assert time.monotonic() < deadline, f"timed out: {job}\n{self.told(job_id)}"
@@ -112,7 +112,7 @@ class Service:
         return job
 
     def wait_for_checkpoint(self, job_id: str, step: int) -> None:
-        wait_for(lambda: any(row["step"] >= step for row in self.listed(job_id, "checkpoints")), 60)
+        wait_for(lambda: any(row["step"] >= step for row in self.listed(job_id, "checkpoints")))
 
     def adapter(self, job_id: str) -> bytes:
         """Downloads the adapter as a user does."""
@@ -134,7 +134,7 @@ class Service:
         self.http.close()
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 30) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
     """Returns the condition's first true value."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

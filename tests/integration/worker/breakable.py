@@ -16,51 +16,66 @@ class Breakable:
         self._port = self._listener.getsockname()[1]
         self._mode = "open"
         self._sockets: set[socket.socket] = set()
+        self._lock = threading.Lock()
         self.url = url.replace(f"{parts.hostname}:{parts.port}", f"127.0.0.1:{self._port}")
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def cut(self) -> None:
         self._mode = "cut"
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        self._close_listener()
         self._drop()
 
     def hang(self) -> None:
         self._mode = "hang"
 
     def mend(self) -> None:
-        if self._mode == "cut":
-            self._listener = socket.create_server(("127.0.0.1", self._port))
-            threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+        was_cut = self._mode == "cut"
         self._mode = "open"
         self._drop()
+        if was_cut:
+            self._listener = socket.create_server(("127.0.0.1", self._port))
+            threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def close(self) -> None:
+        self.cut()
+
+    def _close_listener(self) -> None:
         with suppress(OSError):
-            self.cut()
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
 
     def _drop(self) -> None:
-        for sock in list(self._sockets):
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
-        self._sockets.clear()
+        """Wakes the relays of all connections, which close them."""
+        with self._lock:
+            for sock in self._sockets:
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
 
     def _accept(self, listener: socket.socket) -> None:
         with suppress(OSError):
             while True:
                 near, _ = listener.accept()
-                far = socket.create_connection(self._target)
+                threading.Thread(target=self._serve, args=(near,), daemon=True).start()
+
+    def _serve(self, near: socket.socket) -> None:
+        """Relays one connection in both directions until either side ends it."""
+        with near, suppress(OSError), socket.create_connection(self._target) as far:
+            with self._lock:
                 self._sockets |= {near, far}
-                for pair in ((near, far), (far, near)):
-                    threading.Thread(target=self._relay, args=pair, daemon=True).start()
+            if self._mode == "cut":
+                self._drop()
+            back = threading.Thread(target=self._relay, args=(far, near), daemon=True)
+            back.start()
+            self._relay(near, far)
+            back.join()
+            with self._lock:
+                self._sockets -= {near, far}
 
     def _relay(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
-                if self._mode == "hang":
-                    continue
-                sink.sendall(data)
+                if self._mode != "hang":
+                    sink.sendall(data)
         for sock in (source, sink):
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)

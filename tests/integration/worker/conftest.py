@@ -14,12 +14,12 @@ from worker.settings import WorkerSettings
 
 @pytest.fixture
 def bench(service_env: dict[str, str], tmp_path: Path) -> Iterator[Bench]:
-    """Short leases: 3 s, renewed every 0.3 s."""
+    """Everything is quick but the leases: a test that lets one run out asks for `worker_bench.SHORT_LEASE`."""
     scenario = tmp_path / "scenario.json"
     values = {name.removeprefix("EGRPO_").lower(): value for name, value in service_env.items()}
     settings = WorkerSettings(
         **values,
-        lease_seconds=3,
+        lease_seconds=90,
         heartbeat_seconds=0.3,
         reaper_seconds=0.3,
         poll_seconds=0.2,

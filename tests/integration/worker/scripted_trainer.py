@@ -64,7 +64,14 @@ class ScriptedTrainer:
         files += [entry] if self.scenario.get("lists_manifest", True) else []
         if self.scenario.get("corrupt_checkpoint") == step:
             (self.run_dir / name / "state.txt").write_bytes(b"rotten")
-        self.emit("checkpoint", step=step, kind="state", path=name, files=files, eval_reward=step / 100)
+        self.emit(
+            "checkpoint",
+            step=step,
+            kind="state",
+            path=name,
+            files=files,
+            eval_reward=self.scenario.get("eval_rewards", {}).get(str(step), step / 100),
+        )
         for old in sorted((self.run_dir / "checkpoints").iterdir())[: -self.scenario.get("keep_last", 2)]:
             shutil.rmtree(old)
 

@@ -5,9 +5,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from worker_bench import Bench
+from worker_bench import Bench, wait_for
 
-from jobs.tables import Artifact, Sample
+from jobs.errors import ObjectMissing
+from jobs.tables import Artifact, Checkpoint, Sample
+from worker.run_folder import sweep
 
 UNBROKEN = b"x=21"  # 1 + 2 + … + 6: what an adapter holds that was trained without a break.
 
@@ -200,3 +202,35 @@ def test_a_fault_in_taking_events_ends_the_attempt_instead_of_losing_them(
     assert job.status == "queued"
     assert job.status_reason is not None
     assert "No space left" in job.status_reason["message"]
+
+
+def test_the_store_keeps_the_last_and_the_best_states_and_nothing_of_the_others(bench: Bench) -> None:
+    """The spec says keep_last 3 and keep_best 2; the scripted evaluation falls with the steps."""
+    bench.script(steps=16, eval_rewards={str(step): -step for step in range(2, 17, 2)})
+    job_id = bench.submit()
+    bench.run()
+    assert [row.step for row in bench.checkpoints(job_id)] == [2, 4, 12, 14, 16]
+    gone = [row for row in bench.rows(Checkpoint, job_id) if row.deleted_at is not None]
+    assert sorted(row.step for row in gone) == [6, 8, 10]
+    for row in gone:
+        for file in row.files:
+            with pytest.raises(ObjectMissing):
+                bench.store.stat(f"{row.object_prefix}/{file['path']}")
+
+
+def test_two_workers_on_one_machine_do_not_sweep_each_other(bench: Bench) -> None:
+    bench.script(steps=60, step_seconds=0.02)
+    job_id = bench.submit()
+    thread = bench.in_background(bench.runner())
+    wait_for(lambda: bench.trainers())
+    left = bench.settings.work_dir / "job_left" / "3"
+    left.mkdir(parents=True)
+    (left / ".held").touch()
+    failed = bench.settings.work_dir / "job_failed" / "1"
+    failed.mkdir(parents=True)
+    sweep(bench.settings.work_dir)
+    assert (bench.settings.work_dir / job_id / "1" / "job.yaml").exists()
+    assert failed.exists()
+    assert not left.parent.exists()
+    thread.join()
+    assert bench.job(job_id).status == "succeeded"

@@ -7,7 +7,7 @@ import psutil
 import pytest
 from breakable import Breakable
 from sqlalchemy.orm import Session
-from worker_bench import Bench, wait_for
+from worker_bench import SHORT_LEASE, Bench, wait_for
 
 from jobs.db import make_engine, make_session_factory
 from jobs.store import ObjectStore
@@ -29,9 +29,12 @@ def database_link(bench: Bench) -> Iterator[Breakable]:
     link.close()
 
 
-def runner_behind(bench: Bench, database: Breakable | None = None, store: Breakable | None = None) -> Runner:
+def runner_behind(
+    bench: Bench, database: Breakable | None = None, store: Breakable | None = None, **changes: float
+) -> Runner:
     settings = bench.settings.model_copy(
         update={
+            **changes,
             "database_url": database.url if database else bench.settings.database_url,
             "s3_endpoint": store.url if store else bench.settings.s3_endpoint,
         }
@@ -50,16 +53,16 @@ def test_while_the_store_is_down_metrics_flow_and_afterwards_no_file_is_missing(
     bench.script(steps=24, step_seconds=0.02, checkpoint_every=4, samples=1)
     job_id = bench.submit()
     store_link.cut()
-    thread = bench.in_background(runner_behind(bench, store=store_link))
+    thread = bench.in_background(runner_behind(bench, store=store_link, **SHORT_LEASE))
     wait_for(lambda: 24 in bench.metrics(job_id))
     assert bench.job(job_id).status == "running"
     assert bench.checkpoints(job_id) == []
-    time.sleep(bench.settings.lease_seconds)
+    time.sleep(SHORT_LEASE["lease_seconds"])
     store_link.mend()
     thread.join()
     job = bench.job(job_id)
     assert (job.status, job.attempt) == ("succeeded", 1)
-    assert [row.step for row in bench.checkpoints(job_id)] == list(range(4, 25, 4))
+    assert bench.committed(job_id) == list(range(4, 25, 4))
     assert len(bench.rows(Sample, job_id)) == 24
     assert bench.adapter(job_id) == b"x=300"
 
@@ -69,7 +72,8 @@ def test_a_store_that_is_down_at_the_start_is_waited_for_rather_than_starting_ov
 ) -> None:
     bench.script(attempts={"1": {"5": {"exit": 1}}})
     job_id = bench.submit()
-    bench.run()
+    bench.run(retry_seconds=1000)
+    bench.end_back_off(job_id)
     store_link.cut()
     runner = runner_behind(bench, store=store_link)
     runner.start()
@@ -93,7 +97,7 @@ def test_a_short_absence_of_the_database_costs_nothing(bench: Bench, database_li
     thread.join()
     assert (bench.job(job_id).status, bench.job(job_id).attempt) == ("succeeded", 1)
     assert sorted(bench.metrics(job_id)) == list(range(1, 61))
-    assert [row.step for row in bench.checkpoints(job_id)] == [10, 20, 30, 40, 50, 60]
+    assert bench.committed(job_id) == [10, 20, 30, 40, 50, 60]
 
 
 @pytest.mark.parametrize("how", ["cut", "hang"])
@@ -102,7 +106,7 @@ def test_a_supervisor_that_cannot_renew_kills_its_trainer_before_the_lease_runs_
 ) -> None:
     bench.script(steps=4000, step_seconds=0.02, checkpoint_every=10)
     job_id = bench.submit()
-    thread = bench.in_background(runner_behind(bench, database_link))
+    thread = bench.in_background(runner_behind(bench, database_link, **SHORT_LEASE))
     wait_for(lambda: bench.checkpoints(job_id))
     pid = bench.trainers()[0]["pid"]
     getattr(database_link, how)()
@@ -131,3 +135,18 @@ def test_a_worker_that_finds_no_database_keeps_looking(bench: Bench, database_li
     database_link.mend()
     wait_for(lambda: bench.job(job_id).status == "succeeded")
     runner.join()
+
+
+def test_a_shutdown_while_the_store_is_down_does_not_wait_for_it(bench: Bench, store_link: Breakable) -> None:
+    bench.script(steps=400, step_seconds=0.02, checkpoint_every=10)
+    job_id = bench.submit()
+    store_link.cut()
+    runner = runner_behind(bench, store=store_link, stop_grace_seconds=0.5)
+    thread = bench.in_background(runner)
+    wait_for(lambda: bench.job(job_id).progress["step"] >= 12)
+    runner.drain()
+    thread.join(timeout=60)
+    assert not thread.is_alive()
+    job = bench.job(job_id)
+    assert job.status_reason is not None
+    assert (job.status, job.status_reason["code"]) == ("queued", "preempted")

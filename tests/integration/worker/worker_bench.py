@@ -20,9 +20,11 @@ from worker.settings import WorkerSettings
 
 SCRIPT = Path(__file__).with_name("scripted_trainer.py")
 Row = TypeVar("Row")
+# Long enough for heartbeats every 0.3 s on a busy machine, short enough to wait for its end.
+SHORT_LEASE = {"lease_seconds": 3}
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     """Returns the condition's first true value."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -106,12 +108,23 @@ class Bench:
         return {row.step: row.value for row in self.rows(Metric, job_id) if row.name == name}
 
     def checkpoints(self, job_id: str, kind: str = "state") -> list[Checkpoint]:
-        return sorted((r for r in self.rows(Checkpoint, job_id) if r.kind == kind), key=lambda r: (r.epoch, r.step))
+        """Returns what a job can resume from or a user download, the oldest first."""
+        rows = [row for row in self.rows(Checkpoint, job_id) if row.kind == kind and row.deleted_at is None]
+        return sorted(rows, key=lambda row: (row.epoch, row.step))
+
+    def committed(self, job_id: str) -> list[int]:
+        """Returns the steps of all states that were ever committed."""
+        return [e.data["step"] for e in self.events(job_id, "checkpoint") if e.data["kind"] == "state"]
 
     def adapter(self, job_id: str) -> bytes:
         """Returns the adapter's bytes from the store."""
         (row,) = self.checkpoints(job_id, "adapter")
         return b"".join(self.store.get(f"{row.object_prefix}/{row.files[0]['path']}").chunks())
+
+    def log_of(self, name: str) -> str:
+        """Returns a log file that lies beside the scenario."""
+        path = self.scenario.with_name(name)
+        return path.read_text() if path.exists() else ""
 
     def trainers(self) -> list[dict[str, Any]]:
         """Returns pid, environment and arguments of every trainer that was started."""

@@ -96,6 +96,11 @@ def test_the_word_of_the_database_is_final() -> None:
     heartbeat.stop()
 
 
+def drain(lane: Lane[int]) -> None:
+    lane.close()
+    wait_for(lambda: lane.done)
+
+
 @pytest.fixture
 def healthy() -> Heartbeat:
     return Heartbeat(lambda: "run", lease_s=90, interval_s=15, claimed_at=time.monotonic())
@@ -107,7 +112,7 @@ def test_a_lane_publishes_in_order_and_in_batches(healthy: Heartbeat) -> None:
     for number in range(25):
         lane.put(number)
     lane.start()
-    lane.drain()
+    drain(lane)
     assert [number for batch in batches for number in batch] == list(range(25))
     assert [len(batch) for batch in batches] == [10, 10, 5]
 
@@ -125,7 +130,7 @@ def test_a_lane_repeats_what_may_pass_and_loses_nothing(healthy: Heartbeat) -> N
     lane.start()
     for number in range(5):
         lane.put(number)
-    lane.drain()
+    drain(lane)
     assert published == [0, 1, 2, 3, 4]
 
 
@@ -140,7 +145,7 @@ def test_a_lane_that_meets_a_lost_lease_publishes_nothing_more_and_tells(healthy
     lane.start()
     lane.put(1)
     lane.put(2)
-    lane.drain()
+    drain(lane)
     assert calls == [[1]]
     assert healthy.lost
 
@@ -152,5 +157,5 @@ def test_a_fault_in_publishing_is_kept_for_the_supervisor(healthy: Heartbeat) ->
     lane: Lane[int] = Lane("l", publish, healthy, max_batch=1, gather_s=0)
     lane.start()
     lane.put(1)
-    lane.drain()
+    drain(lane)
     assert isinstance(lane.failure, ZeroDivisionError)

@@ -1,0 +1,132 @@
+"""`python -m worker` as a process: hints, a broker that is away, and an orderly end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from worker_bench import SCRIPT, Bench, wait_for
+
+from api.hints import Hints
+from egrpo_client.stack import valkey
+from egrpo_client.stack.ports import free_ports
+from egrpo_client.stack.processes import ServerProcess
+
+NEVER = "1000"
+LONG = {"steps": 1000, "step_seconds": 0.02, "checkpoint_every": 1000}
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start(bench: Bench, service_env: dict[str, str], tmp_path: Path) -> Iterator[Start]:
+    """Starts workers; what is still running after the test is killed."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def run(**settings: str) -> subprocess.Popen[bytes]:
+        quick = {
+            "EGRPO_LEASE_SECONDS": "60",
+            "EGRPO_HEARTBEAT_SECONDS": "0.3",
+            "EGRPO_REAPER_SECONDS": "0.3",
+            "EGRPO_POLL_SECONDS": "0.2",
+            "EGRPO_RETRY_SECONDS": "0.1",
+            "EGRPO_PUBLISH_SECONDS": "0.05",
+            "EGRPO_TRAINER_COMMAND": json.dumps([sys.executable, str(SCRIPT), str(bench.scenario)]),
+        }
+        with (tmp_path / "worker.log").open("ab") as log:
+            env = {**os.environ, **service_env, **quick, **settings}
+            started.append(subprocess.Popen([sys.executable, "-m", "worker"], env=env, stdout=log, stderr=log))
+        return started[-1]
+
+    yield run
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+    print((tmp_path / "worker.log").read_text())
+
+
+def stop(worker: subprocess.Popen[bytes]) -> int:
+    worker.send_signal(signal.SIGTERM)
+    return worker.wait(timeout=60)
+
+
+def test_a_hint_wakes_a_worker_and_sigterm_ends_the_task_it_runs(
+    bench: Bench, start: Start, service_env: dict[str, str]
+) -> None:
+    """The task runs in Celery's main thread, where the signal arrives."""
+    bench.script(**LONG)
+    worker = start(EGRPO_POLL_SECONDS=NEVER)
+    hints = Hints(service_env["EGRPO_BROKER_URL"])
+    wait_for(lambda: "listening_for_hints" in bench.log_of("worker.log"))
+    job_id = bench.submit()
+    hints.send()
+    hints.close()
+    wait_for(lambda: bench.job(job_id).progress["step"] >= 3)
+    assert stop(worker) == 0
+    job = bench.job(job_id)
+    assert job.status_reason is not None
+    assert (job.status, job.status_reason["code"]) == ("queued", "preempted")
+    assert bench.checkpoints(job_id)[0].step == bench.attempts(job_id)[0].last_step
+
+
+def test_without_a_broker_jobs_run_all_the_same_and_sigterm_is_obeyed(bench: Bench, start: Start) -> None:
+    (port,) = free_ports(1)
+    worker = start(EGRPO_BROKER_URL=f"redis://127.0.0.1:{port}/0")
+    job_id = bench.submit()
+    wait_for(lambda: bench.job(job_id).status == "succeeded")
+    bench.script(**LONG)
+    second = bench.submit()
+    wait_for(lambda: bench.job(second).progress["step"] >= 3)
+    assert stop(worker) == 0
+    assert bench.job(second).status == "queued"
+
+
+def test_a_worker_outlives_its_broker_and_hears_the_next_one(bench: Bench, start: Start, tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+
+    def broker() -> ServerProcess:
+        process = valkey.start(tmp_path / "valkey", port, "secret", tmp_path / "valkey.log")
+        valkey.wait_ready(process, port)
+        return process
+
+    first = broker()
+    worker = start(EGRPO_BROKER_URL=valkey.url(port, "secret"), EGRPO_POLL_SECONDS=NEVER)
+    wait_for(lambda: "listening_for_hints" in bench.log_of("worker.log"))
+    first.stop(grace_s=0)
+    with broker():
+        job_id = bench.submit()
+        hints = Hints(valkey.url(port, "secret"))
+        hints.send()
+        hints.close()
+        wait_for(lambda: bench.job(job_id).status == "succeeded")
+        assert stop(worker) == 0
+
+
+def test_a_job_of_a_killed_worker_is_finished_by_another(bench: Bench, start: Start) -> None:
+    bench.script(steps=60, step_seconds=0.03)
+    victim = start(EGRPO_WORKER_NAME="victim", EGRPO_LEASE_SECONDS="3")
+    job_id = bench.submit()
+    wait_for(lambda: bench.checkpoints(job_id))
+    victim.kill()
+    start(EGRPO_WORKER_NAME="heir")
+    wait_for(lambda: bench.job(job_id).status == "succeeded")
+    first, second = bench.attempts(job_id)
+    assert (first.worker, second.worker) == ("victim", "heir")
+    assert first.reason is not None
+    assert first.reason["code"] == "worker_lost"
+    assert second.resumed_from_step
+    assert bench.adapter(job_id) == b"x=1830"
+
+
+def test_a_worker_without_its_settings_names_them_and_refuses_to_start() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "worker"], env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 2
+    for name in ("EGRPO_DATABASE_URL", "EGRPO_BROKER_URL", "EGRPO_S3_SECRET_KEY"):
+        assert f"{name} is not set" in run.stderr
+    assert "Traceback" not in run.stderr
