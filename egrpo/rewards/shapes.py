@@ -96,7 +96,9 @@ def find_blobs(images_BHWC: FloatArray) -> list[list[Blob]]:
     for label, box in enumerate(ndimage.find_objects(labels_BHW), start=1):
         if areas[label] >= MIN_AREA * scale**2:
             index = box[0].start
-            blob = _measure(labels_BHW[box][0] == label, contrast_BHW[box][0], images_BHWC[index][box[1:]], box[1:], scale)
+            blob = _measure(
+                labels_BHW[box][0] == label, contrast_BHW[box][0], images_BHWC[index][box[1:]], box[1:], scale
+            )
             found[index].append((int(areas[label]), blob))
     return [[blob for _, blob in sorted(blobs, key=lambda item: -item[0])] for blobs in found]
 
@@ -159,7 +161,12 @@ def judge(blobs: Sequence[Blob], caption: Caption) -> Verdict:
     score = float(np.prod((1 + fits) / 2)) * (1 + relation) / 2 * 0.5**num_extra
     present, colour, shape = fits.mean(0)
     return Verdict(
-        float(present), float(colour), float(shape), relation, score, bool((fits > 0.5).all() and relation > 0.5 and not num_extra)
+        float(present),
+        float(colour),
+        float(shape),
+        relation,
+        score,
+        bool((fits > 0.5).all() and relation > 0.5 and not num_extra),
     )
 
 

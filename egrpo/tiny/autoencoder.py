@@ -19,7 +19,7 @@ CROP = 32
 
 
 def draw_images(num: int, rng: np.random.Generator) -> torch.Tensor:
-    """Returns drawn images and the centre of one thing in each: uint8 [B, 3, H, W], int [B, 2] is in the last rows."""
+    """Returns drawn images: uint8 [B, 3, H, W]."""
     return torch.from_numpy(np.stack([render(place(sample_caption(rng), rng)) for _ in range(num)])).permute(0, 3, 1, 2)
 
 
@@ -44,12 +44,15 @@ def _crops(images_BCHW: torch.Tensor, generator: torch.Generator) -> torch.Tenso
 
 def train_vae(seed: int, crop_steps: int, full_steps: int, curve: LossCurve, batch_size: int = 32) -> AutoencoderKL:
     """Trains an autoencoder from nothing and fits its scaling and shift to latents of mean 0 and deviation 1."""
+    torch.manual_seed(seed)
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     images = draw_images(12_000, rng)
     vae = make_vae().to(memory_format=torch.channels_last)
     total = crop_steps + full_steps
     optimizer = torch.optim.AdamW(vae.parameters(), lr=3e-3, weight_decay=1e-4, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=total, pct_start=0.05, final_div_factor=100)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 3e-3, total_steps=total, pct_start=0.05, final_div_factor=100
+    )
     for step in range(total):
         batch = images[torch.randint(0, len(images), (batch_size,), generator=generator)]
         x = as_input(_crops(batch, generator) if step < crop_steps else batch)

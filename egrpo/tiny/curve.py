@@ -35,7 +35,9 @@ class LossCurve:
         from matplotlib.figure import Figure  # only a finished build draws
 
         figure = Figure(figsize=(9, 3), layout="constrained")
-        for axis, (stage, rows) in zip(figure.subplots(1, len(self.rows), squeeze=False)[0], self.rows.items(), strict=True):
+        for axis, (stage, rows) in zip(
+            figure.subplots(1, len(self.rows), squeeze=False)[0], self.rows.items(), strict=True
+        ):
             axis.plot(*zip(*rows, strict=True))
             axis.set(title=f"{stage}, {self.seconds[stage] / 60:.0f} min", xlabel="step", ylabel="loss", yscale="log")
         figure.savefig(folder / "loss_curve.png", dpi=100)

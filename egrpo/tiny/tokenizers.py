@@ -1,7 +1,8 @@
-"""The two small tokenizers of `tiny-flux-shapes`: one token for each word of the shapes world.
+"""The two small tokenizers of `tiny-flux-shapes`, which know the words of the shapes world.
 
-They are stock `CLIPTokenizer` and `T5TokenizerFast` objects with vocabularies of our own. Other words are spelled in
-letters (CLIP) or become the unknown token (T5).
+They are stock `CLIPTokenizer` and `T5TokenizerFast` objects with vocabularies of our own. A word is one token
+(`cyan` alone is two of CLIP's, since it ends in `an`); other words are spelled in letters (CLIP) or become the
+unknown token (T5).
 """
 
 import string
@@ -15,7 +16,7 @@ _WORDS = ("a", "an", *COLOURS, *SHAPES, *sorted({word for relation in RELATIONS 
 
 
 def make_clip_tokenizer() -> CLIPTokenizer:
-    """Returns a byte-pair tokenizer whose merges build every word of the world from its letters."""
+    """Returns a byte-pair tokenizer whose merges build the words of the world from their letters."""
     letters = list(string.ascii_lowercase + string.digits + string.punctuation)
     vocab = ["<|startoftext|>", "<|endoftext|>", *letters, *(letter + "</w>" for letter in letters)]
     merges: list[tuple[str, str]] = []

@@ -181,6 +181,11 @@ def test_a_listener_that_goes_away_does_not_end_the_run(random_flux: Path, tmp_p
     assert (tmp_path / "run" / "report.json").exists()
 
 
+def test_a_closed_events_descriptor_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "spec.yaml", "--output", str(tmp_path), "--events-fd", "987"]) == 2
+    assert "--events-fd 987 cannot be written to" in capsys.readouterr().err
+
+
 def test_usage_errors_exit_2() -> None:
     with pytest.raises(SystemExit) as caught:
         main(["train"])
