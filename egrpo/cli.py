@@ -58,7 +58,11 @@ def _table(merged: schedule.MergePlan, group_size: int) -> str:
 def train(options: argparse.Namespace) -> int:
     """Trains by a spec file; maps every way to end to an exit code and, but for a stop, to a last event."""
     output: Path = options.output
-    events = EventWriter(output, options.events_fd)
+    try:
+        events = EventWriter(output, options.events_fd)
+    except OSError as error:
+        print(f"egrpo: --events-fd {options.events_fd} cannot be written to: {error}", file=sys.stderr)
+        return ConfigError.exit_code
     stop = _StopFlag()
     try:
         spec = read_spec(options.spec)

@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from egrpo.config import TrainSpec
 from egrpo.models.flux import FluxAdapter, PromptEmbeds
-from egrpo.rewards import BoolArray, FloatArray, Reward, score
+from egrpo.rewards import BoolArray, FloatArray, Reward, load_reward, score
 from egrpo.rollout import Sampler
 
 # Images of an evaluation that are kept as files: the first image of the first prompts.
@@ -34,6 +36,12 @@ class WeightedReward:
     def is_held_out(self) -> bool:
         """Whether the reward is measured and never optimised."""
         return self.weight == 0
+
+
+def load_rewards(spec: TrainSpec) -> list[WeightedReward]:
+    """Returns the rewards of a spec, the optimised ones first."""
+    optimised = [WeightedReward(load_reward(component), component.weight) for component in spec.reward.components]
+    return optimised + [WeightedReward(load_reward(component), 0.0) for component in spec.reward.held_out]
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,15 @@ class EvaluationSet:
     x_RNC: Tensor
     embeds: PromptEmbeds
     sigmas: tuple[float, ...]
+
+    @classmethod
+    def of(cls, spec: TrainSpec, model: FluxAdapter, prompts: Sequence[str], embeds: PromptEmbeds) -> Self:
+        """Returns the evaluation set of a spec; its seeds are consecutive, so that anyone can draw the same images."""
+        first, count = spec.evaluation.seed, len(prompts) * spec.evaluation.images_per_prompt
+        seeds = tuple(range(first, first + count))
+        sigmas = model.sigmas(spec.evaluation.sampling_steps or spec.method.sampling_steps, spec.method.shift)
+        x_RNC = model.initial_latents(list(seeds))
+        return cls(tuple(prompts), spec.evaluation.images_per_prompt, seeds, x_RNC, embeds, tuple(sigmas))
 
     @property
     def prompt_of_row(self) -> list[int]:
@@ -96,11 +113,6 @@ class Evaluation:
         """Returns the means by metric name."""
         means = {f"eval_{name}": float(values.mean()) for name, values in self.scores.by_reward.items()}
         return {"eval_reward": self.reward, "eval_strict_accuracy": self.strict_accuracy, **means}
-
-
-def evaluation_seeds(seed: int, count: int) -> tuple[int, ...]:
-    """Returns the seeds of an evaluation's images: consecutive, so that anyone can draw the same images."""
-    return tuple(range(seed, seed + count))
 
 
 def images_in_batches(model: FluxAdapter, latents_RNC: Tensor) -> Iterator[tuple[Tensor, slice]]:

@@ -78,9 +78,9 @@ class Sampler:
     def velocity(self, x_RNC: Tensor, t: float, embeds: PromptEmbeds, prompt_R: Tensor) -> Tensor:
         """Returns velocities of any number of rows; `prompt_R` says which prompt each row belongs to."""
         parts = []
-        for x_BNC, rows in zip(
-            torch.split(x_RNC, self.micro_batch_size), torch.split(prompt_R, self.micro_batch_size), strict=True
-        ):
+        # As many micro-batches as are needed, of one size: a small last one would be slow for its size.
+        count = -(-len(x_RNC) // self.micro_batch_size)
+        for x_BNC, rows in zip(torch.chunk(x_RNC, count), torch.chunk(prompt_R, count), strict=True):
             self.check_stop()
             parts.append(self.model.velocity(x_BNC, t, embeds[rows], self.guidance))
         return parts[0] if len(parts) == 1 else torch.cat(parts)

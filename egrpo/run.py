@@ -9,7 +9,6 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +19,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from egrpo import checkpoint, report
-from egrpo.advantage import Advantages
+from egrpo.batch import Batch
 from egrpo.config import TrainSpec
-from egrpo.errors import CheckpointError, ConfigError, StopRequested
+from egrpo.errors import ConfigError, StopRequested
 from egrpo.evaluate import (
     Evaluation,
     EvaluationSet,
     WeightedReward,
     draw_samples,
     evaluate,
-    evaluation_seeds,
+    load_rewards,
     save_png,
 )
 from egrpo.events import METRICS_FILE, EventWriter, file_entries
@@ -38,24 +37,11 @@ from egrpo.lora import base_weights
 from egrpo.models import load_model, resolve
 from egrpo.models.flux import FluxAdapter, PromptEmbeds
 from egrpo.policy import Policy
-from egrpo.rewards import load_reward
-from egrpo.rollout import Branch, Rollout
 from egrpo.schedule import MergePlan
 from egrpo.state import CurvePoint, Draws, History, history_from_json, history_to_json
 
 CHECKPOINTS, ADAPTER, SAMPLES = "checkpoints", "adapter", "samples"
 _DEFAULT_TARGETS = "attention"
-
-
-@dataclass
-class Batch:
-    """A rollout with its advantages, and how many optimizer steps were made on it."""
-
-    prompt_P: list[int]
-    rollout: Rollout
-    advantages: Advantages
-    old_log_probs_APG: Tensor | None = None
-    updates: int = 0
 
 
 class Run:
@@ -66,7 +52,6 @@ class Run:
         spec: TrainSpec,
         output: Path,
         events: EventWriter,
-        check_stop: Callable[[], None],
         model: FluxAdapter,
         policy: Policy,
         rewards: Sequence[WeightedReward],
@@ -84,14 +69,14 @@ class Run:
         model.drop_text_encoders()
         self._train_embeds = embeds[torch.arange(len(self.train_prompts), device=model.device)]
         eval_rows = torch.arange(len(self.train_prompts), len(embeds), device=model.device)
-        self.evaluation_set = _evaluation_set(spec, model, eval_prompts, embeds[eval_rows])
+        self.evaluation_set = EvaluationSet.of(spec, model, eval_prompts, embeds[eval_rows])
         self._values: dict[str, float] = {}
         self._committed_step: int | None = None
         self._bar: Any = None
         self._shown: dict[str, str] = {}
         self._started = time.monotonic()
         self._first_step = 0
-        self._resumed_seconds = 0.0
+        self._earlier_seconds = 0.0
         self._snapshot = self._state()
 
     @classmethod
@@ -110,16 +95,18 @@ class Run:
             ConfigError: the folder holds another run, or a run and `resume` was not asked for.
             ModelError: the base model cannot be loaded.
         """
+        began = time.monotonic()
         found = _checkpoint_to_resume(spec, output, resume)
         events.phase("loading_model")
         output.mkdir(parents=True, exist_ok=True)
         (output / "spec.json").write_text(spec.model_dump_json(indent=1) + "\n")
-        loaded = list(rewards) if rewards is not None else _load_rewards(spec)
+        loaded = list(rewards) if rewards is not None else load_rewards(spec)
         model = load_model(spec, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
         entry = resolve(spec.base_model)[0]
         policy = Policy(model, spec, entry.default_lora_targets if entry else _DEFAULT_TARGETS, check_stop)
         events.phase("warming_up")
-        run = cls(spec, output, events, check_stop, model, policy, loaded)
+        run = cls(spec, output, events, model, policy, loaded)
+        run._earlier_seconds = time.monotonic() - began
         (output / "plan.json").write_text(json.dumps(run.plan.to_dict(), indent=1) + "\n")
         run._restore(found)
         run._say_what_runs()
@@ -275,7 +262,7 @@ class Run:
             self._bar.set_postfix(self._shown)
 
     def _history_now(self) -> History:
-        self.history.seconds = self._resumed_seconds + time.monotonic() - self._started
+        self.history.seconds = self._earlier_seconds + time.monotonic() - self._started
         return self.history
 
     def _state(self) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
@@ -284,7 +271,7 @@ class Run:
         state = {"step": self.step, "draws": draws, "pending": None}
         groups = {"rng": tensors}
         if self.pending is not None:
-            state["pending"], groups["rollout"] = _pack(self.pending)
+            state["pending"], groups["rollout"] = self.pending.pack()
         return state, groups
 
     def _restore(self, found: checkpoint.Checkpoint | None) -> None:
@@ -295,9 +282,9 @@ class Run:
         self.draws.load(state["draws"], found.tensors("rng"))
         self.history = history_from_json(state["history"])
         self.step = self._first_step = self._committed_step = found.step
-        self._resumed_seconds = self.history.seconds
+        self._earlier_seconds += self.history.seconds
         if state["pending"] is not None:
-            self.pending = _unpack(state["pending"], found.tensors("rollout"), self.plan, self.model.device)
+            self.pending = Batch.unpack(state["pending"], found.tensors("rollout"), self.plan, self.model.device)
         self.events.forget_metrics_after(self.step)
         self._snapshot = self._state()
         self.events.log(f"resumed at step {self.step} from {found.path.name}")
@@ -325,50 +312,3 @@ def _checkpoint_to_resume(spec: TrainSpec, output: Path, resume: bool) -> checkp
     if found is not None and found.spec_digest != spec.digest():
         raise ConfigError(f"{found.path} was written by another spec; resume with the spec of that run")
     return found
-
-
-def _load_rewards(spec: TrainSpec) -> list[WeightedReward]:
-    optimised = [WeightedReward(load_reward(component), component.weight) for component in spec.reward.components]
-    return optimised + [WeightedReward(load_reward(component), 0.0) for component in spec.reward.held_out]
-
-
-def _evaluation_set(spec: TrainSpec, model: FluxAdapter, prompts: list[str], embeds: PromptEmbeds) -> EvaluationSet:
-    seeds = evaluation_seeds(spec.evaluation.seed, len(prompts) * spec.evaluation.images_per_prompt)
-    steps = spec.evaluation.sampling_steps or spec.method.sampling_steps
-    return EvaluationSet(
-        tuple(prompts),
-        spec.evaluation.images_per_prompt,
-        seeds,
-        model.initial_latents(list(seeds)),
-        embeds,
-        tuple(model.sigmas(steps, spec.method.shift)),
-    )
-
-
-def _pack(batch: Batch) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What further optimizer steps on the same rollout need."""
-    assert batch.old_log_probs_APG is not None
-    tensors = {
-        "advantages": torch.from_numpy(batch.advantages.values_APG),
-        "is_flat": torch.from_numpy(batch.advantages.is_flat_AP),
-        "old_log_probs": batch.old_log_probs_APG,
-    }
-    for branch in batch.rollout.branches:
-        tensors[f"x.{branch.step.start}"] = branch.x_PNC.cpu()
-        tensors[f"x_next.{branch.step.start}"] = branch.x_next_PGNC.cpu()
-    return {"prompts": batch.prompt_P, "updates": batch.updates}, tensors
-
-
-def _unpack(document: dict[str, Any], tensors: dict[str, Tensor], plan: MergePlan, device: torch.device) -> Batch:
-    starts = {int(name.split(".")[1]) for name in tensors if name.startswith("x.")}
-    branches = tuple(
-        Branch(step, tensors[f"x.{step.start}"].to(device), tensors[f"x_next.{step.start}"].to(device))
-        for step in plan.steps
-        if step.start in starts
-    )
-    if len(branches) != len(starts):
-        raise CheckpointError("the checkpoint's rollout is of another merge plan")
-    nothing = torch.empty(0)
-    rollout = Rollout(plan, branches, nothing, nothing, 0)
-    advantages = Advantages(tensors["advantages"].numpy(), tensors["is_flat"].numpy())
-    return Batch(document["prompts"], rollout, advantages, tensors["old_log_probs"], document["updates"])

@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from egrpo.advantage import Advantages, combined_advantages
+from egrpo.batch import Batch
 from egrpo.config import TrainSpec
 from egrpo.evaluate import Scores, WeightedReward, score_latents
 from egrpo.events import EventWriter
 from egrpo.policy import UpdateStats
 from egrpo.rollout import Rollout, roll_out
-from egrpo.run import Batch, Run
+from egrpo.run import Run
 from egrpo.schedule import MergedStep
 
 
@@ -54,13 +55,7 @@ def train(
                 embeds = run.embeds_of(prompt_P)
                 with policy.rollout_weights():
                     rollout = roll_out(
-                        policy.sampler,
-                        run.plan,
-                        steps,
-                        x_PNC,
-                        embeds,
-                        group_size=method.group_size,
-                        generator=draws.noise,
+                        policy.sampler, run.plan, steps, x_PNC, embeds, method.group_size, generator=draws.noise
                     )
                 scores = _score(run, rollout, prompt_P)
                 advantages = _advantages(spec, scores, rollout)

@@ -1,0 +1,60 @@
+"""A rollout on its way through one or more optimizer steps, and how a checkpoint keeps it between two of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from egrpo.advantage import Advantages
+from egrpo.errors import CheckpointError
+from egrpo.rollout import Branch, Rollout
+from egrpo.schedule import MergePlan
+
+
+@dataclass
+class Batch:
+    """A rollout with its advantages, and how many optimizer steps were made on it."""
+
+    prompt_P: list[int]
+    rollout: Rollout
+    advantages: Advantages
+    old_log_probs_APG: Tensor | None = None
+    updates: int = 0
+
+    def pack(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Returns, as JSON and tensors, what further optimizer steps need; final latents are not among it."""
+        assert self.old_log_probs_APG is not None
+        tensors = {
+            "advantages": torch.from_numpy(self.advantages.values_APG),
+            "is_flat": torch.from_numpy(self.advantages.is_flat_AP),
+            "old_log_probs": self.old_log_probs_APG,
+        }
+        for branch in self.rollout.branches:
+            tensors[f"x.{branch.step.start}"] = branch.x_PNC.cpu()
+            tensors[f"x_next.{branch.step.start}"] = branch.x_next_PGNC.cpu()
+        return {"prompts": self.prompt_P, "updates": self.updates}, tensors
+
+    @classmethod
+    def unpack(
+        cls, document: dict[str, Any], tensors: dict[str, Tensor], plan: MergePlan, device: torch.device
+    ) -> Self:
+        """Returns what `pack` was given.
+
+        Raises:
+            CheckpointError: its active steps are not those of the plan.
+        """
+        starts = {int(name.split(".")[1]) for name in tensors if name.startswith("x.")}
+        branches = tuple(
+            Branch(step, tensors[f"x.{step.start}"].to(device), tensors[f"x_next.{step.start}"].to(device))
+            for step in plan.steps
+            if step.start in starts
+        )
+        if len(branches) != len(starts):
+            raise CheckpointError("the checkpoint's rollout is of another merge plan")
+        nothing = torch.empty(0)
+        rollout = Rollout(plan, branches, nothing, nothing, 0)
+        advantages = Advantages(tensors["advantages"].numpy(), tensors["is_flat"].numpy())
+        return cls(document["prompts"], rollout, advantages, tensors["old_log_probs"], document["updates"])
