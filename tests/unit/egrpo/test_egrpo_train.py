@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ import torch
 from diffusers import FluxPipeline
 from egrpo_runs import PROMPTS, Constant, Redness, short_spec, stop_after
 from PIL import Image
+from safetensors.torch import load_file
 
+from egrpo import checkpoint
+from egrpo.ema import EMA
 from egrpo.errors import ConfigError, NonFiniteError, RewardError, StopRequested
 from egrpo.evaluate import WeightedReward, paired_interval
 from egrpo.events import EventWriter
@@ -147,6 +151,37 @@ def test_the_exported_average_draws_the_published_sample(
     ).images[0]
     kept = np.asarray(Image.open(run / sample["path"])).astype(np.float64)
     assert np.abs(kept - image * 255).max() < 0.6
+
+
+def test_what_is_exported_is_the_average(finished: tuple[Path, list[dict[str, Any]]]) -> None:
+    run, _ = finished
+    last = checkpoint.read(run / "checkpoints" / "step-000004")
+    exported = load_file(run / "adapter" / "pytorch_lora_weights.safetensors")
+    average, trained = last.tensors("ema"), last.tensors("adapter")
+    assert len(exported) == len(average)
+    for name, tensor in average.items():
+        assert torch.equal(exported[f"transformer.{name}".replace(".default", "")], tensor)
+    assert any(not torch.equal(average[name], trained[name]) for name in trained)
+
+
+def test_the_average_by_hand() -> None:
+    parameter = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    ema = EMA([("p", parameter)], decay=0.75)
+    for value in (5.0, 9.0):
+        parameter.data = torch.full((2,), value)
+        ema.update()
+    expected = [0.75 * (0.75 * first + 0.25 * 5) + 0.25 * 9 for first in (1, 2)]
+    assert ema.tensors()["p"].tolist() == pytest.approx(expected)
+    with ema.applied():
+        assert parameter.tolist() == pytest.approx(expected)
+    assert parameter.tolist() == [9, 9]
+
+
+def test_resuming_a_finished_run_leaves_the_same_report(random_flux: Path, tmp_path: Path) -> None:
+    first = json.loads(train(short_spec(random_flux), tmp_path / "run", rewards=REWARDS).read_text())
+    shutil.rmtree(tmp_path / "run" / "samples")
+    again = json.loads(train(short_spec(random_flux), tmp_path / "run", rewards=REWARDS, resume=True).read_text())
+    assert {**again, "seconds": 0} == {**first, "seconds": 0}
 
 
 def _fixed_sigmas(scheduler: Any, sigmas: list[float]) -> Any:
