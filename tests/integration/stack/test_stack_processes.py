@@ -80,7 +80,7 @@ def test_a_server_stops_by_its_own_signal(tmp_path: Path) -> None:
 
 def test_a_stubborn_server_goes_with_its_descendants(tmp_path: Path) -> None:
     server = start(STUBBORN, tmp_path / "log", grace_s=0.2)
-    child = int(wait_for(tmp_path / "log"))
+    (child,) = wait_for_children(server.identity.pid)
     assert not server.stop()
     assert is_gone(server.identity.pid)
     assert is_gone(child)

@@ -123,6 +123,21 @@ def test_nothing_survives_a_killed_stack_and_the_next_one_starts(home: Path) -> 
     assert again.wait(60) == 0
 
 
+def test_the_next_stack_stops_what_a_killed_one_left_when_its_guard_was_killed_too(home: Path) -> None:
+    stack, state = start(home)
+    processes = tree(state)
+    for process in processes:
+        if "egrpo_client.stack.guard" in process.cmdline():
+            process.kill()
+    stack.kill()
+    stack.wait()
+    assert len(state.living()) == len(SERVERS)
+    again, _ = start(home)
+    assert all_gone(processes, 0)
+    again.terminate()
+    assert again.wait(60) == 0
+
+
 def test_a_killed_server_is_started_again(home: Path) -> None:
     stack, state = start(home)
     killed = state.processes[SERVERS.index("valkey")]
