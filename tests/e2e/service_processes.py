@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -87,6 +88,14 @@ class Service:
         worker = Worker(env, self._folder / f"worker-{number}.log")
         self.workers.append(worker)
         return worker
+
+    def bare_trainer(self, spec: dict[str, Any], output: Path) -> subprocess.Popen[bytes]:
+        """Starts the trainer that the workers start, without a service around it."""
+        path = output.with_name(f"{output.name}.yaml")
+        path.write_text(json.dumps(spec))
+        command = [sys.executable, "-m", "egrpo", "train", str(path), "--output", str(output)]
+        with output.with_name(f"{output.name}.log").open("wb") as log:
+            return subprocess.Popen(command, env={**os.environ, **self.env}, stdout=log, stderr=log)
 
     def submit(self, spec: dict[str, Any]) -> str:
         answer = self.http.post("/v1/jobs", json=spec)
