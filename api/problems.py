@@ -13,12 +13,10 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.exc import DBAPIError, TimeoutError
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from jobs.db import translated_errors
 from jobs.errors import FieldError, InvalidRequest, RangeNotSatisfiable, ServiceError, Unauthorized, Unavailable
 from jobs.ids import new_id
 
@@ -91,8 +89,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(RequestValidationError, _request_validation_error)
     app.add_exception_handler(HTTPException, _http_exception)
-    app.add_exception_handler(DBAPIError, _database_error)
-    app.add_exception_handler(TimeoutError, _database_error)
     app.add_middleware(RequestIdMiddleware)
 
 
@@ -151,16 +147,6 @@ async def _http_exception(request: Request, error: Exception) -> JSONResponse:
         detail=f"{request.method} {request.url.path}: {phrase.lower()}",
         headers=dict(error.headers) if error.headers else None,
     )
-
-
-async def _database_error(request: Request, error: Exception) -> JSONResponse:
-    try:
-        with translated_errors():
-            raise error
-    except ServiceError as translated:
-        return await _service_error(request, translated)
-    except DBAPIError:
-        return _internal_error(request.scope, error)
 
 
 def _internal_error(scope: Scope, error: Exception) -> JSONResponse:

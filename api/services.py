@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
 
+from anyio import CapacityLimiter
 from sqlalchemy import Engine
 
 from api.hints import Hints
@@ -22,6 +23,8 @@ from jobs.settings import Settings
 from jobs.store import ObjectStore
 
 log = logging.getLogger(__name__)
+
+_HEALTH_THREADS = 9
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Services:
     store: ObjectStore
     hints: Hints
     waker: Waker
+    # Apart from the threads of the requests: when those hang, it must still be possible to say so.
+    health_threads: CapacityLimiter
 
     @classmethod
     def of(cls, settings: Settings) -> Services:
@@ -46,6 +51,7 @@ class Services:
             store=ObjectStore(settings),
             hints=Hints(settings.broker_url),
             waker=Waker(settings),
+            health_threads=CapacityLimiter(_HEALTH_THREADS),
         )
 
     def start(self) -> None:

@@ -111,6 +111,8 @@ class Cable:
         self._target = (host, port)
         self._sockets: set[socket.socket] = set()
         self._listener: socket.socket | None = None
+        self._flowing = threading.Event()
+        self._flowing.set()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
@@ -130,6 +132,13 @@ class Cable:
             with suppress(OSError):
                 open_socket.shutdown(socket.SHUT_RDWR)
 
+    def freeze(self) -> None:
+        """Keeps every connection, accepts new ones, and carries nothing any more."""
+        self._flowing.clear()
+
+    def thaw(self) -> None:
+        self._flowing.set()
+
     def _accept(self, listener: socket.socket) -> None:
         with suppress(OSError):
             while True:
@@ -142,6 +151,7 @@ class Cable:
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
+                self._flowing.wait()
                 sink.sendall(data)
         for each in (source, sink):
             with suppress(OSError):

@@ -55,7 +55,7 @@ def test_database_down(cables: Cables) -> None:
     for answer in (lambda: bench.get(f"/v1/jobs/{job}"), lambda: bench.post("/v1/jobs", SPEC)):
         started = time.monotonic()
         response = answer()
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 10
         body = assert_problem(response, 503, "database_unavailable")
         assert body["retryable"] is True
         assert response.headers["retry-after"]
@@ -76,7 +76,7 @@ def test_database_down_while_somebody_waits(cables: Cables) -> None:
     threading.Timer(0.5, cables.by_name["database"].cut).start()
     started = time.monotonic()
     assert_problem(bench.get(f"/v1/jobs/{job}/events", after=1, wait=30), 503, "database_unavailable")
-    assert time.monotonic() - started < 12
+    assert time.monotonic() - started < 15
 
 
 def test_broker_down(cables: Cables) -> None:
@@ -85,7 +85,7 @@ def test_broker_down(cables: Cables) -> None:
     for _ in range(2):
         started = time.monotonic()
         assert bench.post("/v1/jobs", SPEC).status_code == 201
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 10
     ready = bench.get("/readyz")
     assert (ready.status_code, ready.json()["status"], ready.json()["down"]) == (200, "degraded", ["broker"])
     cables.by_name["broker"].mend()
@@ -103,12 +103,27 @@ def test_store_down(cables: Cables) -> None:
     cables.by_name["store"].cut()
     started = time.monotonic()
     body = assert_problem(bench.get(path), 503, "store_unavailable")
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 15
     assert body["retryable"] is True
     assert bench.get(f"/v1/jobs/{claim.job_id}").status_code == 200
     assert bench.get("/readyz").json()["down"] == ["store"]
     cables.by_name["store"].mend()
     assert bench.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["database", "broker", "store"])
+def test_readiness_does_not_hang_with_a_server_that_hangs(cables: Cables, name: str) -> None:
+    bench: Bench = cables.bench  # type: ignore[attr-defined]
+    assert bench.get("/readyz").json()["down"] == []
+    cables.by_name[name].freeze()
+    started = time.monotonic()
+    for _ in range(2):
+        assert bench.get("/readyz").json()["down"] == [name]
+    assert time.monotonic() - started < 20
+    assert bench.get("/healthz").status_code == 200
+    cables.by_name[name].thaw()
+    time.sleep(1)
+    assert bench.get("/readyz").json()["down"] == []
 
 
 def test_a_database_that_was_not_migrated_yet(bench: Bench) -> None:

@@ -91,7 +91,7 @@ def test_a_body_that_trickles_is_not_waited_for(served: Served) -> None:
         connection.settimeout(10)
         answer = connection.recv(65536)
     assert answer.startswith(b"HTTP/1.1 408"), answer[:200]
-    assert 0.9 < time.monotonic() - started < 5
+    assert 0.9 < time.monotonic() - started < 15
 
 
 def test_sigterm_releases_who_waits_and_ends_the_process(served: Served) -> None:
@@ -106,6 +106,6 @@ def test_sigterm_releases_who_waits_and_ends_the_process(served: Served) -> None
         served.process.send_signal(signal.SIGTERM)
         waiter.join(timeout=10)
         served.process.wait(timeout=10)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 15
     assert answers[0].status_code == 200
     assert answers[0].json()["data"] == []
