@@ -25,7 +25,7 @@ PYDOCLINT := --select DOC --extend-ignore DOC101,DOC103,DOC201,DOC402,DOC502,DOC
 	--check-class-attributes False --allow-init-docstring True
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench install
+.PHONY: help run test check bench install lint types arrows docstrings images
 
 help:  ## Show this list.
 	@grep -hE '^[a-z]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*  ## (.*)/  make \1\t\2/' | expand -t 16
@@ -40,12 +40,22 @@ run: $(STAMP)  ## Example job on a local stack, from submission to adapter; leav
 test: $(STAMP)  ## All tests, on real servers that they start themselves.
 	@$(BIN)/python -m pytest $(TESTS) $(PYTEST)
 
-check: $(STAMP)  ## Lint, format, types, import arrows, docstrings, images.
+check: lint types arrows docstrings images  ## Lint, types, import arrows, docstrings, images (make -k: all of them).
+
+lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(STAMP)
 	$(BIN)/mypy
+
+arrows: $(STAMP)
 	$(BIN)/lint-imports
+
+docstrings: $(STAMP)
 	$(BIN)/flake8 $(PYDOCLINT) api egrpo egrpo_client jobs migrations worker
+
+images: $(STAMP)
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker/compose.yaml
 
@@ -55,7 +65,7 @@ bench: $(STAMP)  ## The example job with three seeds, and the service against th
 
 install: $(STAMP)  ## Make .venv, or bring it up to date.
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo 'egrpo needs Python 3.11 or later: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11'; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
