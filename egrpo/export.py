@@ -6,6 +6,7 @@ alpha/rank. Without it diffusers would take alpha = rank.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,13 @@ FILE = "pytorch_lora_weights.safetensors"
 
 
 def export_adapter(transformer: Any, folder: Path) -> list[str]:
-    """Writes the adapter that is in place in diffusers' format; returns the file names."""
+    """Writes the adapter that is in place in diffusers' format; returns the file names.
+
+    The same adapter is the same file, byte for byte, in every process.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     metadata = transformer.peft_config[ADAPTER].to_dict()
-    # peft keeps a set, whose order changes from process to process; the same adapter must be the same file.
+    # peft keeps the targets as a set, whose order changes from process to process.
     metadata["target_modules"] = sorted(metadata["target_modules"])
     FluxPipeline.save_lora_weights(
         save_directory=str(folder),
@@ -29,4 +33,20 @@ def export_adapter(transformer: Any, folder: Path) -> list[str]:
         transformer_lora_adapter_metadata=metadata,
         weight_name=FILE,
     )
+    _sort_metadata(folder / FILE)
     return [FILE]
+
+
+def _sort_metadata(path: Path) -> None:
+    """Rewrites a safetensors file with its metadata in order; safetensors writes them in that of a random hash.
+
+    The header is JSON behind its length in 8 bytes, padded with spaces so that the data is aligned; in another order
+    it has the same length.
+    """
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[end:])

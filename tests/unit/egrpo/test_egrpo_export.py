@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,3 +77,22 @@ def test_a_target_that_fits_nothing_is_named(random_flux: Path) -> None:
     transformer = FluxAdapter.load(str(random_flux)).transformer
     with pytest.raises(ConfigError, match=r"'to_x' fits no linear layer; allowed: .*attn\.to_q"):
         target_modules(transformer, ["to_q", "to_x"])
+
+
+def test_the_same_adapter_is_the_same_file_in_every_process(random_flux: Path, tmp_path: Path) -> None:
+    """Hashes are seeded anew in every process, and both peft's targets and safetensors' metadata hang on them."""
+    code = (
+        "import sys; from pathlib import Path; from egrpo.config import LoRASpec; from egrpo.lora import add_adapter;"
+        "from egrpo.export import export_adapter; from egrpo.models.flux import FluxAdapter;"
+        "model = FluxAdapter.load(sys.argv[1]); add_adapter(model.transformer, LoRASpec(rank=2), 'all', seed=0);"
+        "[export_adapter(model.transformer, Path(sys.argv[2]) / str(n)) for n in range(4)]"
+    )
+    files = []
+    for seed in ("1", "2"):
+        folder = tmp_path / seed
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        subprocess.run(
+            [sys.executable, "-c", code, str(random_flux), str(folder)], check=True, timeout=240, env=environment
+        )
+        files += [(folder / str(n) / FILE).read_bytes() for n in range(4)]
+    assert len(set(files)) == 1
