@@ -56,7 +56,8 @@ class Heartbeat:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the renewals. A call that hangs is left behind: its lease is either over or given back."""
+        """Ends the renewals, and all publishing that still waits for a lease. A call that hangs is left behind."""
+        self._lost.set()
         self._stopped.set()
         self._thread.join(timeout=self._interval_s)
 

@@ -72,5 +72,5 @@ def train_vae(seed: int, crop_steps: int, full_steps: int, curve: LossCurve, bat
 
 def _fit_scaling(vae: AutoencoderKL, x_BCHW: torch.Tensor) -> None:
     with torch.inference_mode():
-        latents = torch.cat([vae.encode(chunk).latent_dist.mean for chunk in x_BCHW.split(64)])
+        latents = torch.cat([vae.encode(chunk).latent_dist.mean for chunk in torch.split(x_BCHW, 64)])
     vae.register_to_config(scaling_factor=1 / float(latents.std()), shift_factor=float(latents.mean()))

@@ -39,7 +39,7 @@ class FlowModel(nn.Module):
 
     def forward(self, x_BSD: Tensor, t_B: Tensor, clip_ids_BS: Tensor, t5_ids_BS: Tensor, img_ids: Tensor) -> Tensor:
         """Returns the velocity (noise - data) of packed latents at flow time t: [B, S, D]."""
-        return self.transformer(
+        velocity: Tensor = self.transformer(
             hidden_states=x_BSD,
             timestep=t_B,
             guidance=torch.full_like(t_B, GUIDANCE),
@@ -49,6 +49,7 @@ class FlowModel(nn.Module):
             img_ids=img_ids,
             return_dict=False,
         )[0]
+        return velocity
 
 
 def encode_pairs(vae: AutoencoderKL, num: int, rng: np.random.Generator) -> tuple[Tensor, list[str]]:
@@ -85,7 +86,7 @@ def train_flow(
         velocity = model(x, t_B, clip_ids[rows], t5_ids[rows], img_ids)
         loss = nn.functional.mse_loss(velocity, noise - data[rows])
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()

@@ -1,8 +1,7 @@
 """The two small tokenizers of `tiny-flux-shapes`, which know the words of the shapes world.
 
-They are stock `CLIPTokenizer` and `T5TokenizerFast` objects with vocabularies of our own. A word is one token
-(`cyan` alone is two of CLIP's, since it ends in `an`); other words are spelled in letters (CLIP) or become the
-unknown token (T5).
+They are stock `CLIPTokenizer` and `T5TokenizerFast` objects with vocabularies of our own. A word of the
+world is one token; other words are spelled in letters (CLIP) or become the unknown token (T5).
 """
 
 import string
@@ -21,19 +20,23 @@ def make_clip_tokenizer() -> CLIPTokenizer:
     vocab = ["<|startoftext|>", "<|endoftext|>", *letters, *(letter + "</w>" for letter in letters)]
     merges: list[tuple[str, str]] = []
     for word in _WORDS:
-        pieces = [*word[:-1], word[-1] + "</w>"]
-        while len(pieces) > 1:
-            pair = (pieces[0], pieces[1])
-            pieces[:2] = [pieces[0] + pieces[1]]
-            if pair not in merges:
-                merges.append(pair)
-            if pieces[0] not in vocab:
-                vocab.append(pieces[0])
+        while len(pieces := _merged(word, merges)) > 1:
+            merges.append((pieces[0], pieces[1]))
+            vocab.append(pieces[0] + pieces[1])
     return CLIPTokenizer(
         vocab={token: index for index, token in enumerate(vocab)},
         merges=merges,
         model_max_length=MAX_TOKENS,
     )
+
+
+def _merged(word: str, merges: list[tuple[str, str]]) -> list[str]:
+    """Returns the pieces of a word under byte-pair merges: always the earliest merge that applies."""
+    pieces = [*word[:-1], word[-1] + "</w>"]
+    while applicable := [pair for pair in merges if pair in zip(pieces, pieces[1:], strict=False)]:
+        at = list(zip(pieces, pieces[1:], strict=False)).index(applicable[0])
+        pieces[at : at + 2] = ["".join(applicable[0])]
+    return pieces
 
 
 def make_t5_tokenizer() -> T5TokenizerFast:

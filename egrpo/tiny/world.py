@@ -56,12 +56,12 @@ def signed_distance(shape: str, x: Array, y: Array, radius: Array | float) -> Ar
     if shape == "circle":
         return np.hypot(x, y) - 0.95 * radius
     if shape == "square":
-        return np.maximum(ax, ay) - 0.85 * radius
+        return np.asarray(np.maximum(ax, ay) - 0.85 * radius)
     if shape == "triangle":  # equilateral, tip up, circumradius 1.2
         down = y - 0.15 * radius
         return np.maximum(0.8660254 * ax - 0.5 * down, down) - 0.6 * radius
     if shape == "diamond":
-        return (ax + ay - 1.15 * radius) / np.sqrt(2.0)
+        return np.asarray((ax + ay - 1.15 * radius) / np.sqrt(2.0))
     if shape == "star":
         return _star(x, y, 1.2 * radius)
     if shape == "cross":
@@ -79,7 +79,7 @@ def _star(x: Array, y: Array, outer: Array | float) -> Array:
     valley_x, valley_y = inner * np.cos(sector / 2), inner * np.sin(sector / 2)
     edge = np.hypot(valley_x - 1, valley_y)
     normal_x, normal_y = valley_y / edge, (1 - valley_x) / edge
-    return (reach * np.cos(angle) - outer) * normal_x + reach * np.sin(angle) * normal_y
+    return np.asarray((reach * np.cos(angle) - outer) * normal_x + reach * np.sin(angle) * normal_y)
 
 
 def place(caption: Caption, rng: np.random.Generator, size: int = IMAGE_SIZE) -> Scene:
@@ -140,7 +140,7 @@ def _any_caption(rng: np.random.Generator, two: bool) -> Caption:
 
 
 def sample_pair(rng: np.random.Generator, relation_noise: float = RELATION_NOISE) -> tuple[str, NDArray[np.uint8]]:
-    """Draws one pretraining pair: a caption, whose relation word is random with the given probability, and its image."""
+    """Draws one pretraining pair: an image and its caption, with a random relation word at the given probability."""
     caption = sample_caption(rng)
     image = render(place(caption, rng))
     if caption.second is not None and rng.random() < relation_noise:

@@ -234,3 +234,13 @@ def test_two_workers_on_one_machine_do_not_sweep_each_other(bench: Bench) -> Non
     assert not left.parent.exists()
     thread.join()
     assert bench.job(job_id).status == "succeeded"
+
+
+def test_a_trainer_that_ends_well_without_an_adapter_has_not_succeeded(bench: Bench) -> None:
+    bench.script(attempts={"1": {"5": {"exit": 0}}})
+    job_id = bench.submit()
+    bench.run(retry_seconds=1000)
+    job = bench.job(job_id)
+    assert job.status_reason is not None
+    assert (job.status, job.status_reason["code"]) == ("queued", "internal")
+    assert "no adapter" in job.status_reason["message"]

@@ -122,5 +122,5 @@ def test_score_of_an_image_does_not_depend_on_its_batch(drawn):
 
 
 def test_other_languages_are_refused_by_name():
-    with pytest.raises(ValueError, match="a photo of a cat.*colours red"):
+    with pytest.raises(ValueError, match=r"a photo of a cat.*colours red"):
         score(np.zeros((1, 64, 64, 3)), ["a photo of a cat"])
