@@ -5,6 +5,7 @@ world is one token; other words are spelled in letters (CLIP) or become the unkn
 """
 
 import string
+from itertools import pairwise
 
 from transformers import CLIPTokenizer, T5TokenizerFast
 
@@ -33,8 +34,8 @@ def make_clip_tokenizer() -> CLIPTokenizer:
 def _merged(word: str, merges: list[tuple[str, str]]) -> list[str]:
     """Returns the pieces of a word under byte-pair merges: always the earliest merge that applies."""
     pieces = [*word[:-1], word[-1] + "</w>"]
-    while applicable := [pair for pair in merges if pair in zip(pieces, pieces[1:], strict=False)]:
-        at = list(zip(pieces, pieces[1:], strict=False)).index(applicable[0])
+    while applicable := [pair for pair in merges if pair in pairwise(pieces)]:
+        at = list(pairwise(pieces)).index(applicable[0])
         pieces[at : at + 2] = ["".join(applicable[0])]
     return pieces
 
