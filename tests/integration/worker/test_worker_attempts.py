@@ -243,4 +243,4 @@ def test_a_trainer_that_ends_well_without_an_adapter_has_not_succeeded(bench: Be
     job = bench.job(job_id)
     assert job.status_reason is not None
     assert (job.status, job.status_reason["code"]) == ("queued", "internal")
-    assert "no adapter" in job.status_reason["message"]
+    assert "without exporting an adapter" in job.status_reason["message"]
