@@ -41,7 +41,7 @@ def test_stock_diffusers_draws_the_trainers_image(
     without = draw(pipeline)
     pipeline.load_lora_weights(str(tmp_path), weight_name=FILE)
     assert float((draw(pipeline) - ours).abs().max()) < 1e-4
-    assert float((without - ours).abs().max()) > 0.01
+    assert float((without - ours).abs().max()) > 20 * 1e-4
 
 
 def draw(pipeline: FluxPipeline) -> torch.Tensor:
