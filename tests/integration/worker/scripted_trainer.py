@@ -18,6 +18,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108020000009077"
@@ -50,7 +51,7 @@ class ScriptedTrainer:
             self.x = int((whole[-1].parent / "state.txt").read_text().split()[0])
             self.first_step = json.loads(whole[-1].read_text())["step"]
 
-    def write(self, folder: Path, name: str, body: bytes) -> dict[str, object]:
+    def write(self, folder: Path, name: str, body: bytes) -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(body)
         return {"path": name, "sha256": hashlib.sha256(body).hexdigest(), "size_bytes": len(body)}
@@ -58,12 +59,12 @@ class ScriptedTrainer:
     def checkpoint(self, step: int) -> None:
         name = f"checkpoints/step-{step:06d}"
         padding = b"." * self.scenario.get("checkpoint_bytes", 100)
-        files = [self.write(self.run_dir / name, "state.txt", f"{self.x} ".encode() + padding)]
+        files: list[dict[str, Any]] = [self.write(self.run_dir / name, "state.txt", f"{self.x} ".encode() + padding)]
         manifest = json.dumps({"step": step, "spec_digest": "", "files": files}).encode()
         entry = self.write(self.run_dir / name, "manifest.json", manifest)
         files += [entry] if self.scenario.get("lists_manifest", True) else []
         if self.scenario.get("corrupt_checkpoint") == step:
-            (self.run_dir / name / "state.txt").write_bytes(b"rotten")
+            (self.run_dir / name / "state.txt").write_bytes(b"?" * files[0]["size_bytes"])
         self.emit(
             "checkpoint",
             step=step,

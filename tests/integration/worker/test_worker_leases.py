@@ -129,6 +129,19 @@ def test_a_worker_of_an_older_epoch_writes_nothing(bench: Bench) -> None:
     assert bench.metrics(job_id) == {1: 1.0}
 
 
+def test_a_lease_that_is_over_by_the_workers_clock_writes_nothing_though_the_database_would_take_it(
+    bench: Bench,
+) -> None:
+    """So ends a transaction that hung until the trainer had to be killed."""
+    bench.submit()
+    given = claimed(bench)
+    late = Heartbeat(lambda: "run", lease_s=60, interval_s=15, claimed_at=time.monotonic() - 55)
+    event = MetricEvent(type="metric", step=1, values={"loss": 1.0})
+    with pytest.raises(LeaseLost):
+        RowWriter(bench.sessions, Fence(given, late)).publish([event])
+    assert bench.metrics(given.job_id) == {}
+
+
 def test_an_expired_lease_is_recovered_with_back_off_and_fails_at_the_third(bench: Bench) -> None:
     job_id = bench.submit()
     for number, pause in ((1, 10), (2, 20)):
