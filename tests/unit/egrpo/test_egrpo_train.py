@@ -205,7 +205,7 @@ def test_the_reward_rises(random_flux: Path, tmp_path: Path) -> None:
         checkpoint={"every_steps": 30},
     )
     report = json.loads(train(spec, tmp_path / "run", rewards=REWARDS[:1]).read_text())
-    assert report["paired_delta_ci95"][0] > 0.01
+    assert report["paired_delta_ci95"][0] > 0
 
 
 def test_flat_groups_are_counted_and_change_nothing(random_flux: Path, tmp_path: Path) -> None:
