@@ -26,10 +26,11 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from egrpo import catalogue, schedule
 from egrpo.errors import ConfigError, DispersionError
+from egrpo.tiny.captions import parse_caption
 
 Prompt = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
 
@@ -255,8 +256,8 @@ class TrainSpec(SpecModel):
 
     name: str = Field(default="run", min_length=1, max_length=200)
     base_model: Annotated[Annotated[str, Tag("#scalar")] | Annotated[HubModel, Tag("#object")], _OBJECT_OR_SCALAR]
+    reward: RewardSpec  # before the prompts, which are checked against it
     prompts: PromptSource
-    reward: RewardSpec
     method: EGRPOMethod = Field(default_factory=EGRPOMethod)
     training: TrainingSpec = Field(default_factory=TrainingSpec)
     evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec)
@@ -277,6 +278,19 @@ class TrainSpec(SpecModel):
         )
         raise PydanticCustomError("unknown_model", "base_model is unknown", {"allowed": allowed})
 
+    @field_validator("prompts")
+    @classmethod
+    def _prompts_suit_the_rewards(cls, value: PromptSource, info: ValidationInfo) -> PromptSource:
+        _check_prompts(value, info.data.get("reward"))
+        return value
+
+    @field_validator("evaluation")
+    @classmethod
+    def _evaluation_prompts_suit_the_rewards(cls, value: EvaluationSpec, info: ValidationInfo) -> EvaluationSpec:
+        if isinstance(value.prompts, PromptSource):
+            _check_prompts(value.prompts, info.data.get("reward"), "prompts")
+        return value
+
     def digest(self) -> str:
         """Returns the sha256 of everything in the spec that decides the result (all but the name)."""
         document = self.model_dump(mode="json", exclude={"name"})
@@ -293,6 +307,21 @@ class TrainSpec(SpecModel):
         held_out = set(random.Random(self.evaluation.seed).sample(range(len(prompts)), count))
         train = [prompt for index, prompt in enumerate(prompts) if index not in held_out]
         return train, [prompts[index] for index in sorted(held_out)]
+
+
+def _check_prompts(prompts: PromptSource, reward: RewardSpec | None, *parents: str) -> None:
+    """Raises the prompts that a reward of the spec cannot score, each at its own place below `parents`."""
+    if reward is None or not any(isinstance(part, ShapesRewardSpec) for part in (*reward.components, *reward.held_out)):
+        return
+    found: list[InitErrorDetails] = []
+    for index, prompt in enumerate(prompts.inline):
+        try:
+            parse_caption(prompt)
+        except ValueError as error:
+            kind = PydanticCustomError("prompt_not_scorable", "reward shapes: {reason}", {"reason": str(error)})
+            found.append({"type": kind, "loc": (*parents, "inline", index), "input": prompt})
+    if found:
+        raise ValidationError.from_exception_data("prompts", found)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from egrpo.config import TrainSpec, parse_spec, spec_issues
 from egrpo.errors import ConfigError, DispersionError, EGRPOError, NonFiniteError, StopRequested
+from egrpo.tiny.captions import all_captions
 
 MINIMAL: dict[str, Any] = {
     "base_model": "tiny-flux-shapes",
@@ -112,7 +113,7 @@ def test_a_service_can_shut_out_local_folders(tmp_path: Path) -> None:
 
 
 def test_prompts_set_aside_are_not_trained_on() -> None:
-    names = [f"prompt {n}" for n in range(40)]
+    names = [str(caption) for caption in all_captions(1)[:40]]
     train, held = parse_spec(changed(prompts={"inline": names + names[:5]}, evaluation={"prompts": 10})).split_prompts()
     assert len(train) == 30
     assert len(held) == 10
@@ -123,10 +124,24 @@ def test_prompts_set_aside_are_not_trained_on() -> None:
 
 def test_few_prompts_are_shared_fairly() -> None:
     assert [len(part) for part in parse_spec(MINIMAL).split_prompts()] == [1, 1]
-    single = parse_spec(changed(prompts={"inline": ["a"]}))
-    assert single.split_prompts() == (["a"], ["a"])
-    given = parse_spec(changed(evaluation={"prompts": {"inline": ["b", "b", "c"]}}))
-    assert given.split_prompts() == (["a red circle", "a blue square"], ["b", "c"])
+    single = parse_spec(changed(prompts={"inline": ["a red star"]}))
+    assert single.split_prompts() == (["a red star"], ["a red star"])
+    given = parse_spec(changed(evaluation={"prompts": {"inline": ["a red star", "a red star", "a blue cross"]}}))
+    assert given.split_prompts() == (["a red circle", "a blue square"], ["a red star", "a blue cross"])
+
+
+def test_prompts_that_the_reward_cannot_read_are_refused_each_at_its_place() -> None:
+    lost = changed(
+        prompts={"inline": ["a red circle", "a cat", "a dog"]}, evaluation={"prompts": {"inline": ["a red wheel"]}}
+    )
+    lines = refusal({**lost, "training": {"steps": 0}}).splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        "/prompts/inline/1",
+        "/prompts/inline/2",
+        "/training/steps",
+        "/evaluation/prompts/inline/0",
+    ]
+    assert "'a cat' is not a caption of the shapes world" in lines[0]
 
 
 def test_the_digest_follows_what_decides_the_result() -> None:

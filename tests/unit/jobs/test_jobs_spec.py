@@ -63,7 +63,7 @@ def test_a_repository_that_is_not_in_the_catalogue_is_no_model() -> None:
         ({"training": []}, "/training", "wrong_type"),
         ({"prompts": {"inline": []}}, "/prompts/inline", "too_short"),
         ({"prompts": {"inline": ["x" * 1001]}}, "/prompts/inline/0", "too_long"),
-        ({"prompts": {"inline": ["x"] * 10_001}}, "/prompts/inline", "too_long"),
+        ({"prompts": {"inline": ["a red star"] * 10_001}}, "/prompts/inline", "too_long"),
         ({"prompts": {"dataset": "ds_1"}}, "/prompts/dataset", "unknown_field"),
         ({"reward": {"components": [{"weight": 1}]}}, "/reward/components/0/type", "missing"),
         ({"reward": {"components": [{"type": "clip"}]}}, "/reward/components/0/type", "unknown_reward"),
