@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+NUM_TOKENS = 12
+
 
 def build_random_flux(folder: Path, *, guidance_embeds: bool = True, seed: int = 0) -> Path:
     """Writes a random pipeline of about 100 000 parameters: 32x32 pixels, 4 image tokens, 12 text tokens."""
@@ -16,17 +18,18 @@ def build_random_flux(folder: Path, *, guidance_embeds: bool = True, seed: int =
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
     from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-    from egrpo.tiny.tokenizers import MAX_TOKENS, make_clip_tokenizer, make_t5_tokenizer
+    from egrpo.tiny.tokenizers import make_clip_tokenizer, make_t5_tokenizer
 
     torch.manual_seed(seed)
     clip_tokenizer, t5_tokenizer = make_clip_tokenizer(), make_t5_tokenizer()
+    clip_tokenizer.model_max_length = t5_tokenizer.model_max_length = NUM_TOKENS
     clip = CLIPTextConfig(
         vocab_size=215,  # room for the words, and the same random weights whatever their number
         hidden_size=16,
         intermediate_size=32,
         num_hidden_layers=1,
         num_attention_heads=2,
-        max_position_embeddings=MAX_TOKENS,
+        max_position_embeddings=NUM_TOKENS,
         projection_dim=16,
         bos_token_id=0,
         eos_token_id=clip_tokenizer.eos_token_id,

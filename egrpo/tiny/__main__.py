@@ -13,7 +13,7 @@ def main() -> None:
     """Parses the command line and runs one of the two commands."""
     parser = argparse.ArgumentParser(prog="python -m egrpo.tiny", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    build = commands.add_parser("build", help="train tiny-flux-shapes from nothing (about 45 minutes on two cores)")
+    build = commands.add_parser("build", help="train tiny-flux-shapes from nothing (about 100 minutes on two cores)")
     build.add_argument("--output", type=Path, default=Path(__file__).parent / "weights")
     build.add_argument("--seed", type=int, default=0)
     build.add_argument("--scale", type=float, default=1.0, help="shortens every stage, for trying the command out")

@@ -1,6 +1,6 @@
 """The parts of `tiny-flux-shapes`, untrained: stock diffusers and transformers classes in FLUX.1-dev's layout.
 
-64x64 pixels become 8x8x16 latents and 16 image tokens of width 64; a caption is 12 text tokens. The transformer has
+64x64 pixels become 8x8x16 latents and 16 image tokens of width 64; a caption is 10 text tokens. The transformer has
 FLUX's two kinds of block, its embedded guidance, rotary axes and pooled projection, and its scheduler FLUX's dynamic
 shift, so nothing in the adapter knows that the model is small.
 """

@@ -1,5 +1,7 @@
 """The loss curves of a build: kept as rows, printed as progress, drawn as a picture."""
 
+from __future__ import annotations
+
 import json
 import time
 from collections import defaultdict
@@ -15,6 +17,20 @@ class LossCurve:
         self.rows: dict[str, list[tuple[int, float]]] = defaultdict(list)
         self.seconds: dict[str, float] = {}
         self._started: dict[str, float] = {}
+
+    @classmethod
+    def read(cls, folder: Path) -> LossCurve:
+        """Returns the curves that lie in a folder; empty ones where there are none."""
+        curve, path = cls(), folder / "build.json"
+        if path.exists():
+            body = json.loads(path.read_text())
+            curve.rows.update(body["loss"])
+            curve.seconds.update(body["seconds"])
+        return curve
+
+    def finished(self, stage: str, total: int) -> bool:
+        """Returns whether a stage was trained to its last step."""
+        return stage in self.rows and self.rows[stage][-1][0] == total
 
     def add(self, stage: str, step: int, loss: float, total: int) -> None:
         """Adds one loss; every window prints a line with the stage, its mean loss and the time to go."""

@@ -11,7 +11,7 @@ from transformers import CLIPTokenizer, T5TokenizerFast
 
 from egrpo.tiny.captions import COLOURS, RELATIONS, SHAPES
 
-MAX_TOKENS = 12  # the longest caption has eight words, a start and an end
+MAX_TOKENS = 10  # the longest caption has eight words, a start and an end
 _WORDS = ("a", "an", *COLOURS, *SHAPES, *sorted({word for relation in RELATIONS for word in relation.split()}))
 
 

@@ -25,11 +25,9 @@ PALETTE = np.array(
         (0.10, 0.10, 0.10),  # black
     ]
 )
-MIN_RADIUS, MAX_RADIUS = 9.0, 12.0
-MAX_SIDEWAYS = 7.0  # how far the second thing may stray from the axis of the relation, in pixels
-# How often pretraining replaces the relation word by a random one: captions of the web are as careless about
-# "left of", which is why models drawn from it place things wrongly and alignment has something to teach.
-RELATION_NOISE = 0.45
+MIN_RADIUS, MAX_RADIUS = 10.0, 12.0
+MAX_SIDEWAYS = 5.0  # how far the second thing may stray from the axis of the relation, in pixels
+MAX_SHIFT = 7.0  # how far a picture's subject may be from its middle, in pixels and in each direction
 
 Array = NDArray[np.float64]
 
@@ -87,7 +85,7 @@ def place(caption: Caption, rng: np.random.Generator, size: int = IMAGE_SIZE) ->
     radii = rng.uniform(MIN_RADIUS, MAX_RADIUS, len(caption.things))
     colours = [PALETTE[COLOURS.index(thing.colour)] + rng.uniform(-0.03, 0.03, 3) for thing in caption.things]
     if caption.second is None:
-        centres = [rng.uniform(MAX_RADIUS + 4, size - MAX_RADIUS - 4, 2)]
+        centres = [size / 2 + rng.uniform(-MAX_SHIFT, MAX_SHIFT, 2)]
     else:
         centres = _related(str(caption.relation), radii, rng, size)
     return Scene(
@@ -100,10 +98,9 @@ def place(caption: Caption, rng: np.random.Generator, size: int = IMAGE_SIZE) ->
 
 def _related(relation: str, radii: Array, rng: np.random.Generator, size: int) -> list[Array]:
     gap = radii.sum() * 1.1 + rng.uniform(3.0, 6.0)
-    margin = MAX_RADIUS + 3
-    start = rng.uniform(margin, max(margin + 1.0, size - margin - gap))
-    along = np.array([start, start + gap])
-    middle = rng.uniform(margin + MAX_SIDEWAYS / 2, size - margin - MAX_SIDEWAYS / 2)
+    room = min(MAX_SHIFT, (size - gap) / 2 - MAX_RADIUS - 2)  # between the outer thing and the picture's edge
+    along = size / 2 + rng.uniform(-room, room) + gap * np.array([-0.5, 0.5])
+    middle = size / 2 + rng.uniform(-MAX_SHIFT, MAX_SHIFT)
     across = middle + rng.uniform(-0.5, 0.5) * MAX_SIDEWAYS * np.array([1.0, -1.0])
     if relation in ("right of", "below"):
         along = along[::-1]
@@ -122,7 +119,7 @@ def render(scene: Scene, size: int = IMAGE_SIZE) -> NDArray[np.uint8]:
     return (image * 255 + 0.5).astype(np.uint8)
 
 
-def sample_caption(rng: np.random.Generator, two_things: float = 0.7) -> Caption:
+def sample_caption(rng: np.random.Generator, two_things: float = 0.85) -> Caption:
     """Draws a caption that pretraining may see: never a held-out one."""
     while True:
         caption = _any_caption(rng, rng.random() < two_things)
@@ -139,10 +136,18 @@ def _any_caption(rng: np.random.Generator, two: bool) -> Caption:
     return Caption(first, RELATIONS[rng.integers(len(RELATIONS))], Thing(COLOURS[c2], SHAPES[s2]))
 
 
-def sample_pair(rng: np.random.Generator, relation_noise: float = RELATION_NOISE) -> tuple[str, NDArray[np.uint8]]:
-    """Draws one pretraining pair: an image and its caption, with a random relation word at the given probability."""
+def sample_pair(rng: np.random.Generator) -> tuple[Caption, NDArray[np.uint8]]:
+    """Draws one pretraining pair: a caption and an image of it."""
     caption = sample_caption(rng)
-    image = render(place(caption, rng))
-    if caption.second is not None and rng.random() < relation_noise:
-        caption = Caption(caption.first, RELATIONS[rng.integers(len(RELATIONS))], caption.second)
-    return str(caption), image
+    return caption, render(place(caption, rng))
+
+
+def garble(caption: Caption, rng: np.random.Generator, relation_noise: float) -> Caption:
+    """Returns the caption as a careless writer has it: with a random relation at the given probability.
+
+    A held-out caption stays unseen: where the random relation would make one, the caption is returned as it is.
+    """
+    if caption.second is None or rng.random() >= relation_noise:
+        return caption
+    garbled = Caption(caption.first, RELATIONS[rng.integers(len(RELATIONS))], caption.second)
+    return caption if is_held_out(garbled) else garbled

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from egrpo.tiny.captions import HELD_OUT_PAIRS, Caption, Thing, all_captions, is_held_out, parse_caption
-from egrpo.tiny.world import place, sample_caption, sample_pair
+from egrpo.tiny.world import garble, place, sample_caption
 
 
 def test_every_caption_reads_back():
@@ -43,11 +43,17 @@ def test_scenes_keep_the_relation_with_room_to_spare():
         assert along - across >= 12
 
 
-def test_relation_words_are_noisy_in_pretraining_only_as_often_as_stated():
-    clean = [sample_pair(np.random.default_rng(seed), relation_noise=0.0)[0] for seed in range(300)]
-    noisy = [sample_pair(np.random.default_rng(seed), relation_noise=1.0)[0] for seed in range(300)]
-    differ = np.mean([a != b for a, b in zip(clean, noisy, strict=True)])
-    assert differ == pytest.approx(0.7 * 0.75, abs=0.1)  # two things in 70 %, and one word in four stays right
+def test_careless_captions_name_a_random_relation_as_often_as_stated_and_never_show_what_is_held_out():
+    rng = np.random.default_rng(0)
+    captions = [sample_caption(rng) for _ in range(3000)]
+    garbled = [garble(caption, rng, relation_noise=0.5) for caption in captions]
+    pairs = [(a, b) for a, b in zip(captions, garbled, strict=True) if a.second is not None]
+    assert len(pairs) / len(captions) == pytest.approx(0.85, abs=0.03)
+    # One random word in four stays right, and one in twelve of the wrong ones would make a held-out caption.
+    assert np.mean([a != b for a, b in pairs]) == pytest.approx(0.5 * 0.75 * 11 / 12, abs=0.03)
+    assert all((a.first, a.second) == (b.first, b.second) for a, b in pairs)
+    assert not any(is_held_out(caption) for caption in garbled)
+    assert all(garble(caption, rng, relation_noise=0.0) == caption for caption in captions)
 
 
 def test_tokenizers_know_every_word():
