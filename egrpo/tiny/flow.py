@@ -114,8 +114,9 @@ def train_flow(
     careful = model.tokenize([str(caption) for caption in pairs.captions])
     careless = model.tokenize([str(garble(caption, rng, cycle.relation_noise)) for caption in pairs.captions])
     img_ids = FluxPipeline._prepare_latent_image_ids(1, 4, 4, torch.device("cpu"), torch.float32)
-    settings = {"lr": cycle.learning_rate, "betas": (0.9, 0.99), "weight_decay": 0.01, "fused": True}
-    optimizer = torch.optim.AdamW(model.parameters(), **settings)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=cycle.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _fall(step, cycle.steps))
     predict = _compiled(model)
     for step in range(cycle.steps):
