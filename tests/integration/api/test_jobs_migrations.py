@@ -14,6 +14,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from psycopg import sql
+from server_fixtures import drop_database
 from sqlalchemy import create_engine, text
 
 from jobs.tables import Base
@@ -29,7 +30,7 @@ def empty_database(postgres_url: str) -> Iterator[str]:
     with psycopg.connect(libpq(postgres_url), autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         yield postgres_url.rsplit("/", 1)[0] + f"/{name}"
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+        drop_database(connection, name)
 
 
 def upgrade(url: str) -> subprocess.CompletedProcess[str]:
