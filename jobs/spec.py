@@ -91,6 +91,7 @@ _CODES = {
     "extra_forbidden": "unknown_field",
     "unknown_model": "unknown_model",
     "dispersion": "dispersion_above_limit",
+    "prompt_not_scorable": "prompt_not_scorable",
     "unexpected": "unexpected_field",
     "string_pattern_mismatch": "wrong_format",
     "finite_number": "out_of_range",

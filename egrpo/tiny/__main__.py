@@ -13,10 +13,11 @@ def main() -> None:
     """Parses the command line and runs one of the two commands."""
     parser = argparse.ArgumentParser(prog="python -m egrpo.tiny", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    build = commands.add_parser("build", help="train tiny-flux-shapes from nothing (about 100 minutes on two cores)")
+    build = commands.add_parser("build", help="train tiny-flux-shapes from nothing (about two hours on two cores)")
     build.add_argument("--output", type=Path, default=Path(__file__).parent / "weights")
     build.add_argument("--seed", type=int, default=0)
     build.add_argument("--scale", type=float, default=1.0, help="shortens every stage, for trying the command out")
+    build.add_argument("--resume", action="store_true", help="use the stages that are finished in the output folder")
     captions = commands.add_parser("captions", help="print random two-thing captions that pretraining may see")
     captions.add_argument("--num", type=int, default=16)
     captions.add_argument("--seed", type=int, default=0)
@@ -28,7 +29,7 @@ def main() -> None:
     _keep_freed_memory()
     from egrpo.tiny.build import build as run_build  # torch is imported only where it is needed
 
-    run_build(options.output, options.seed, options.scale)
+    run_build(options.output, options.seed, options.scale, options.resume)
 
 
 def _keep_freed_memory() -> None:

@@ -25,47 +25,46 @@ FLOW_CYCLES = (
 )
 
 
-def build(output: Path, seed: int, scale: float = 1.0) -> None:
+def build(output: Path, seed: int, scale: float = 1.0, resume: bool = False) -> None:
     """Trains the model and writes it as a `FluxPipeline` folder, with build.json and loss_curve.png beside it.
 
-    About 100 minutes on two cores. `scale` shortens every stage, for trying the command out; 1 is the shipped model.
-    What is finished in `output` is used again: the autoencoder, and every cycle of the flow model that its build.json
-    shows to be complete.
+    About two hours on two cores. `scale` shortens every stage, for trying the command out; 1 is the shipped model.
+    With `resume`, the stages (autoencoder, cycles of the flow model) that are finished in `output` are used again; the
+    model comes out the same.
 
     Raises:
         OSError: the folder cannot be written.
+        ValueError: `resume`, and what lies in `output` was built with other settings.
     """
-    started_at, curve = time.monotonic(), LossCurve.read(output)
-    if (output / "vae" / "config.json").exists():
-        print(f"using the autoencoder in {output / 'vae'}", flush=True)
+    started_at = time.monotonic()
+    vae_steps = _scaled(VAE_CROP_STEPS, scale), _scaled(VAE_FULL_STEPS, scale)
+    cycles = [replace(cycle, steps=_scaled(cycle.steps, scale)) for cycle in FLOW_CYCLES]
+    num_pairs = _scaled(FLOW_PAIRS, scale)
+    settings: dict[str, object] = {"seed": seed, "vae_steps": vae_steps, "pairs": num_pairs}
+    settings["cycles"] = [asdict(cycle) for cycle in cycles]
+    curve = LossCurve.read(output, settings) if resume else LossCurve()
+    settings["torch"] = torch.__version__
+
+    if curve.finished("autoencoder", sum(vae_steps)):
         vae = AutoencoderKL.from_pretrained(output / "vae").to(memory_format=torch.channels_last)
     else:
-        vae = train_vae(seed, _scaled(VAE_CROP_STEPS, scale), _scaled(VAE_FULL_STEPS, scale), curve)
+        vae = train_vae(seed, *vae_steps, curve)
         vae.save_pretrained(output / "vae")
-    _train_flow(output, vae, seed, scale, curve)
-    print(f"{output} built in {(time.monotonic() - started_at) / 60:.0f} minutes", flush=True)
-
-
-def _train_flow(output: Path, vae: AutoencoderKL, seed: int, scale: float, curve: LossCurve) -> None:
-    def save(model: FlowModel) -> None:
-        as_pipeline(model, vae).save_pretrained(output)
-        halve(output / "transformer" / "diffusion_pytorch_model.safetensors")
-        cycles = [asdict(cycle) for cycle in FLOW_CYCLES]
-        settings = {"seed": seed, "scale": scale, "vae_steps": [VAE_CROP_STEPS, VAE_FULL_STEPS], "cycles": cycles}
-        settings |= {"pairs": FLOW_PAIRS, "torch": torch.__version__}
         curve.write(output, settings)
-
-    pairs = encode_pairs(vae, _scaled(FLOW_PAIRS, scale), np.random.default_rng(seed))
+    pairs = encode_pairs(vae, num_pairs, np.random.default_rng(seed))
     torch.manual_seed(seed)
     model = FlowModel()
-    for number, cycle in enumerate(FLOW_CYCLES, start=1):
-        stage, cycle = f"flow {number}", replace(cycle, steps=_scaled(cycle.steps, scale))
+    for number, cycle in enumerate(cycles, start=1):
+        stage = f"flow {number}"
         if curve.finished(stage, cycle.steps):
-            print(f"using the model of {stage} in {output}", flush=True)
-        else:
-            torch.manual_seed(seed + number)
-            save(train_flow(model, pairs, cycle, stage, curve, save))
-        model = load_model(output)  # from the file in both cases, so that a build in parts is the same build
+            continue
+        if number > 1:  # from the file even when it was trained just now: a build in parts is the same build
+            model = load_model(output)
+        average = train_flow(model, pairs, cycle, seed + number, stage, curve)
+        as_pipeline(average, vae).save_pretrained(output)
+        halve(output / "transformer" / "diffusion_pytorch_model.safetensors")
+        curve.write(output, settings)
+    print(f"{output} built in {(time.monotonic() - started_at) / 60:.0f} minutes", flush=True)
 
 
 def _scaled(steps: int, scale: float) -> int:

@@ -19,11 +19,20 @@ class LossCurve:
         self._started: dict[str, float] = {}
 
     @classmethod
-    def read(cls, folder: Path) -> LossCurve:
-        """Returns the curves that lie in a folder; empty ones where there are none."""
+    def read(cls, folder: Path, settings: dict[str, object]) -> LossCurve:
+        """Returns the curves of the build in a folder; empty ones where there is none.
+
+        Raises:
+            ValueError: the build was made with other settings; the message names them.
+        """
         curve, path = cls(), folder / "build.json"
         if path.exists():
             body = json.loads(path.read_text())
+            wanted = json.loads(json.dumps(settings))
+            others = [name for name in wanted if body.get(name) != wanted[name]]
+            if others:
+                differences = "; ".join(f"{name} {body.get(name)}, not {wanted[name]}" for name in others)
+                raise ValueError(f"{path} is of another build: {differences}. Build without --resume, or elsewhere")
             curve.rows.update(body["loss"])
             curve.seconds.update(body["seconds"])
         return curve

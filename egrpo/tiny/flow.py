@@ -24,7 +24,6 @@ from egrpo.tiny.tokenizers import MAX_TOKENS, make_clip_tokenizer, make_t5_token
 from egrpo.tiny.world import garble, sample_pair
 
 GUIDANCE = 3.5  # the embedded guidance is trained at the value that FluxPipeline passes by default
-SNAPSHOT_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -98,19 +97,16 @@ def train_flow(
     model: FlowModel,
     pairs: Pairs,
     cycle: Cycle,
+    seed: int,
     stage: str,
     curve: LossCurve,
-    snapshot: Callable[[FlowModel], None] = lambda average: None,
     batch_size: int = 64,
 ) -> FlowModel:
-    """Trains a model for one cycle and returns the moving average of its weights.
-
-    `stage` names the cycle in the curve.
-    `snapshot` is called with that average every `SNAPSHOT_STEPS` updates, so that a long build can be looked at.
-    """
+    """Trains a model for one cycle and returns the moving average of its weights; `stage` names it in the curve."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
     model.train().requires_grad_(True)
     average = copy.deepcopy(model).requires_grad_(False).eval()
-    rng = np.random.default_rng(cycle.steps)
     careful = model.tokenize([str(caption) for caption in pairs.captions])
     careless = model.tokenize([str(garble(caption, rng, cycle.relation_noise)) for caption in pairs.captions])
     img_ids = FluxPipeline._prepare_latent_image_ids(1, 4, 4, torch.device("cpu"), torch.float32)
@@ -136,8 +132,6 @@ def train_flow(
         decay = min(0.999, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
         curve.add(stage, step, float(loss.detach()), cycle.steps)
-        if (step + 1) % SNAPSHOT_STEPS == 0:
-            snapshot(average)
     return average
 
 

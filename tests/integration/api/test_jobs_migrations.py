@@ -14,20 +14,16 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from psycopg import sql
-from server_fixtures import drop_database
+from server_fixtures import drop_database, libpq_url
 from sqlalchemy import create_engine, text
 
 from jobs.tables import Base
 
 
-def libpq(url: str) -> str:
-    return url.replace("postgresql+psycopg://", "postgresql://")
-
-
 @pytest.fixture
 def empty_database(postgres_url: str) -> Iterator[str]:
     name = f"empty_{uuid.uuid4().hex}"
-    with psycopg.connect(libpq(postgres_url), autocommit=True) as connection:
+    with psycopg.connect(libpq_url(postgres_url), autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         yield postgres_url.rsplit("/", 1)[0] + f"/{name}"
         drop_database(connection, name)
@@ -88,6 +84,6 @@ def test_create_key_prints_only_the_key(database_url: str) -> None:
     keys = [subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout for _ in range(2)]
     assert all(key.startswith("ega_") and key.endswith("\n") and key.count("\n") == 1 for key in keys)
     assert keys[0] != keys[1]
-    with psycopg.connect(libpq(database_url)) as connection:
+    with psycopg.connect(libpq_url(database_url)) as connection:
         assert connection.execute("SELECT count(*) FROM projects").fetchone() == (1,)
         assert connection.execute("SELECT count(*) FROM api_keys").fetchone() == (2,)

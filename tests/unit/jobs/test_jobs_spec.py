@@ -64,6 +64,8 @@ def test_a_repository_that_is_not_in_the_catalogue_is_no_model() -> None:
         ({"prompts": {"inline": []}}, "/prompts/inline", "too_short"),
         ({"prompts": {"inline": ["x" * 1001]}}, "/prompts/inline/0", "too_long"),
         ({"prompts": {"inline": ["a red star"] * 10_001}}, "/prompts/inline", "too_long"),
+        ({"prompts": {"inline": ["a red circle", "a cat"]}}, "/prompts/inline/1", "prompt_not_scorable"),
+        ({"evaluation": {"prompts": {"inline": ["a cat"]}}}, "/evaluation/prompts/inline/0", "prompt_not_scorable"),
         ({"prompts": {"dataset": "ds_1"}}, "/prompts/dataset", "unknown_field"),
         ({"reward": {"components": [{"weight": 1}]}}, "/reward/components/0/type", "missing"),
         ({"reward": {"components": [{"type": "clip"}]}}, "/reward/components/0/type", "unknown_reward"),
