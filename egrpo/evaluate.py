@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from egrpo.config import TrainSpec
-from egrpo.models.flux import FluxAdapter, PromptEmbeds
+from egrpo.models.adapter import ModelAdapter, PromptEmbeds
 from egrpo.rewards import BoolArray, FloatArray, Reward, load_reward, score
 from egrpo.rollout import Sampler
 
@@ -73,7 +73,7 @@ class EvaluationSet:
     sigmas: tuple[float, ...]
 
     @classmethod
-    def of(cls, spec: TrainSpec, model: FluxAdapter, prompts: Sequence[str], embeds: PromptEmbeds) -> Self:
+    def of(cls, spec: TrainSpec, model: ModelAdapter, prompts: Sequence[str], embeds: PromptEmbeds) -> Self:
         """Returns the evaluation set of a spec; its seeds are consecutive, so that anyone can draw the same images."""
         first, count = spec.evaluation.seed, len(prompts) * spec.evaluation.images_per_prompt
         seeds = tuple(range(first, first + count))
@@ -115,7 +115,7 @@ class Evaluation:
         return {"eval_reward": self.reward, "eval_strict_accuracy": self.strict_accuracy, **means}
 
 
-def images_in_batches(model: FluxAdapter, latents_RNC: Tensor) -> Iterator[tuple[Tensor, slice]]:
+def images_in_batches(model: ModelAdapter, latents_RNC: Tensor) -> Iterator[tuple[Tensor, slice]]:
     """Yields decoded images and the rows that they are, a batch at a time."""
     for start in range(0, len(latents_RNC), model.decode_batch_size):
         rows = slice(start, min(start + model.decode_batch_size, len(latents_RNC)))
@@ -123,7 +123,7 @@ def images_in_batches(model: FluxAdapter, latents_RNC: Tensor) -> Iterator[tuple
 
 
 def score_latents(
-    model: FluxAdapter,
+    model: ModelAdapter,
     sampler: Sampler,
     rewards: Sequence[WeightedReward],
     latents_RNC: Tensor,
@@ -169,7 +169,7 @@ def _joined(parts: Sequence[Scores]) -> Scores:
 
 
 def evaluate(
-    model: FluxAdapter, sampler: Sampler, rewards: Sequence[WeightedReward], evaluation_set: EvaluationSet
+    model: ModelAdapter, sampler: Sampler, rewards: Sequence[WeightedReward], evaluation_set: EvaluationSet
 ) -> Evaluation:
     """Draws and scores the evaluation set with the weights that are in place."""
     prompt_R = torch.tensor(evaluation_set.prompt_of_row, device=model.device)
@@ -179,7 +179,7 @@ def evaluate(
     return Evaluation(scores, images)
 
 
-def draw_samples(model: FluxAdapter, sampler: Sampler, evaluation_set: EvaluationSet) -> Tensor:
+def draw_samples(model: ModelAdapter, sampler: Sampler, evaluation_set: EvaluationSet) -> Tensor:
     """Returns only the kept images of an evaluation, float32 [S, 3, H, W], with the weights that are in place."""
     rows = evaluation_set.sample_rows
     prompt_R = torch.tensor([evaluation_set.prompt_of_row[row] for row in rows], device=model.device)

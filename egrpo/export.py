@@ -1,6 +1,6 @@
 """The adapter as others load it: diffusers' `pytorch_lora_weights.safetensors` with the LoRA metadata.
 
-Rank and alpha travel in the file's metadata; from it stock `FluxPipeline.load_lora_weights` takes the scale
+Rank and alpha travel in the file's metadata; from it stock `pipeline.load_lora_weights` takes the scale
 alpha/rank. Without it diffusers would take alpha = rank.
 """
 
@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-from diffusers import FluxPipeline
 from peft import get_peft_model_state_dict
 
 from egrpo.lora import ADAPTER
+from egrpo.models.adapter import ModelAdapter
 
 FILE = "pytorch_lora_weights.safetensors"
 
 
-def export_adapter(transformer: Any, folder: Path) -> list[str]:
+def export_adapter(model: ModelAdapter, folder: Path) -> list[str]:
     """Writes the adapter that is in place in diffusers' format; returns the file names.
 
     The same adapter is the same file, byte for byte, in every process.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    transformer = model.transformer
     metadata = transformer.peft_config[ADAPTER].to_dict()
     # peft keeps the targets as a set, whose order changes from process to process.
     metadata["target_modules"] = sorted(metadata["target_modules"])
-    FluxPipeline.save_lora_weights(
+    model.pipeline_class.save_lora_weights(
         save_directory=str(folder),
         transformer_lora_layers=get_peft_model_state_dict(transformer, adapter_name=ADAPTER),
         transformer_lora_adapter_metadata=metadata,

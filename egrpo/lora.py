@@ -8,7 +8,7 @@ per layer). Folding swaps copies in and puts the original tensors back, so that 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,27 +19,21 @@ from torch import Tensor, nn
 
 from egrpo.config import LoRASpec
 from egrpo.errors import ConfigError
+from egrpo.models.adapter import ModelAdapter
 
 ADAPTER = "default"
 # Folding holds a second copy of the adapted weights: not worth it where they are large, and never in bfloat16, where a
 # small update is lost when it is added to a weight.
 _FOLD_LIMIT_BYTES = 2**31
 
-_ATTENTION = r"\.attn\.(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj|to_add_out)"
-_MLP = r"(\.ff|\.ff_context)\.net\.(0\.proj|2)|^single_transformer_blocks\.\d+\.(proj_mlp|proj_out)"
-TARGET_SETS = {
-    "attention": rf"({_ATTENTION})$",
-    "attention_mlp": rf"({_ATTENTION}|{_MLP})$",
-    "all": r"",
-}
 
-
-def add_adapter(transformer: Any, spec: LoRASpec, default_targets: str, seed: int) -> list[tuple[str, nn.Parameter]]:
-    """Adds the adapter to a frozen transformer and returns its parameters by name, float32, in a fixed order.
+def add_adapter(model: ModelAdapter, spec: LoRASpec, default_targets: str, seed: int) -> list[tuple[str, nn.Parameter]]:
+    """Adds the adapter to a frozen model and returns its parameters by name, float32, in a fixed order.
 
     The first factor is drawn from `seed`, the second is zero: the policy starts as the base.
     """
-    names = target_modules(transformer, spec.targets or default_targets)
+    transformer = model.transformer
+    names = target_modules(transformer, spec.targets or default_targets, model.lora_target_sets)
     torch.manual_seed(seed)
     config = LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules=names, init_lora_weights=True)
     transformer.add_adapter(config, adapter_name=ADAPTER)
@@ -50,15 +44,17 @@ def add_adapter(transformer: Any, spec: LoRASpec, default_targets: str, seed: in
     return parameters
 
 
-def target_modules(transformer: nn.Module, targets: str | list[str]) -> list[str]:
+def target_modules(transformer: nn.Module, targets: str | Sequence[str], target_sets: Mapping[str, str]) -> list[str]:
     """Returns full names of the linear layers of a named set, or of those that end in one of the given names.
+
+    `target_sets` is the family's: regular expressions over full names.
 
     Raises:
         ConfigError: a name fits no linear layer; the message lists the kinds of layers there are.
     """
     linear = [name for name, module in transformer.named_modules() if isinstance(module, nn.Linear)]
     if isinstance(targets, str):
-        return [name for name in linear if re.search(TARGET_SETS[targets], name)]
+        return [name for name in linear if re.search(target_sets[targets], name)]
     chosen = []
     for target in targets:
         matches = [name for name in linear if name == target or name.endswith(f".{target}")]

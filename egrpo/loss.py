@@ -19,7 +19,7 @@ from torch import Tensor
 from egrpo.advantage import Advantages
 from egrpo.errors import NonFiniteError
 from egrpo.lora import base_weights
-from egrpo.models.flux import FluxAdapter, PromptEmbeds
+from egrpo.models.adapter import ModelAdapter, PromptEmbeds
 from egrpo.rollout import Branch, Rollout, Sampler
 from egrpo.schedule import MergePlan
 from egrpo.sde import sde_step
@@ -70,7 +70,7 @@ class PolicyLoss:
     policy gradient. Later passes over the same rollout use the remembered ones.
     """
 
-    def __init__(self, model: FluxAdapter, sampler: Sampler, objective: Objective) -> None:
+    def __init__(self, model: ModelAdapter, sampler: Sampler, objective: Objective) -> None:
         self._model = model
         self._sampler = sampler
         self._objective = objective

@@ -21,7 +21,7 @@ from egrpo.ema import EMA
 from egrpo.errors import CheckpointError, NonFiniteError
 from egrpo.lora import adapter_tensors, add_adapter, folded_weights
 from egrpo.loss import LossStats, Objective, PolicyLoss
-from egrpo.models.flux import FluxAdapter, PromptEmbeds
+from egrpo.models.adapter import ModelAdapter, PromptEmbeds
 from egrpo.rollout import Rollout, Sampler
 
 
@@ -50,12 +50,12 @@ class Policy:
     """A base model with a trained adapter."""
 
     def __init__(
-        self, model: FluxAdapter, spec: TrainSpec, default_targets: str, check_stop: Callable[[], None]
+        self, model: ModelAdapter, spec: TrainSpec, default_targets: str, check_stop: Callable[[], None]
     ) -> None:
         training = spec.training
         self.model = model
         self._spec = training
-        self.parameters = add_adapter(model.transformer, training.lora, default_targets, training.seed)
+        self.parameters = add_adapter(model, training.lora, default_targets, training.seed)
         self._optimizer = torch.optim.AdamW(
             [parameter for _, parameter in self.parameters],
             lr=training.learning_rate,

@@ -18,7 +18,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from egrpo.models.flux import PromptEmbeds
+from egrpo.models.adapter import PromptEmbeds
 from egrpo.schedule import MergedStep, MergePlan
 from egrpo.sde import ode_step, sde_step
 

@@ -35,7 +35,7 @@ from egrpo.events import METRICS_FILE, EventWriter, file_entries
 from egrpo.export import export_adapter
 from egrpo.lora import base_weights
 from egrpo.models import load_model, resolve
-from egrpo.models.flux import FluxAdapter, PromptEmbeds
+from egrpo.models.adapter import ModelAdapter, PromptEmbeds
 from egrpo.policy import Policy
 from egrpo.schedule import MergePlan
 from egrpo.state import CurvePoint, Draws, History, history_from_json, history_to_json
@@ -52,7 +52,7 @@ class Run:
         spec: TrainSpec,
         output: Path,
         events: EventWriter,
-        model: FluxAdapter,
+        model: ModelAdapter,
         policy: Policy,
         rewards: Sequence[WeightedReward],
     ) -> None:
@@ -198,7 +198,7 @@ class Run:
         self.commit()
         self.events.phase("exporting")
         with self.policy.deployed_weights():
-            files = file_entries(self.output / ADAPTER, export_adapter(self.model.transformer, self.output / ADAPTER))
+            files = file_entries(self.output / ADAPTER, export_adapter(self.model, self.output / ADAPTER))
         self.events.checkpoint(self.step, "adapter", ADAPTER, files, self.history.reward_at(self.step))
         prompts = self.evaluation_set.prompts
         document = report.build_report(self.spec, prompts, self._history_now(), self.model.digest)

@@ -1,4 +1,4 @@
-"""Base models behind one interface: `flux` is the first family.
+"""Base models behind one interface, `egrpo.models.adapter`; a module for each family.
 
 `load_model` is the way in: it resolves a spec's `base_model` to a folder or a repository and builds the adapter of
 its family.
@@ -6,30 +6,36 @@ its family.
 
 from __future__ import annotations
 
+import json
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from egrpo.catalogue import MODELS, ModelEntry
 from egrpo.config import HubModel, TrainSpec
+from egrpo.errors import ModelError
 
 if TYPE_CHECKING:
     import torch
 
-    from egrpo.models.flux import FluxAdapter
+    from egrpo.models.adapter import ModelAdapter
+
+# Where the adapter of a pipeline class lives. Imported when a spec needs it, since each module imports its pipeline.
+FAMILIES: dict[str, tuple[str, str]] = {
+    "FluxPipeline": ("egrpo.models.flux", "FluxAdapter"),
+}
 
 
-def load_model(spec: TrainSpec, device: torch.device) -> FluxAdapter:
+def load_model(spec: TrainSpec, device: torch.device) -> ModelAdapter:
     """Returns the base model of a spec, frozen, at the spec's resolution and precision.
 
     Raises:
-        ModelError: it is not there, or is not what its family expects.
+        ModelError: it is not there, or is of no family that is known.
     """
     import torch
 
-    from egrpo.models.flux import FluxAdapter
-
     entry, source, revision = resolve(spec.base_model)
-    return FluxAdapter.load(
+    return family_of(source, revision).load(
         source,
         revision=revision,
         dtype=torch.bfloat16 if spec.training.precision == "bfloat16" else torch.float32,
@@ -38,6 +44,34 @@ def load_model(spec: TrainSpec, device: torch.device) -> FluxAdapter:
         width=spec.width or (entry.width if entry else None),
         max_sequence_length=entry.max_sequence_length if entry else None,
     )
+
+
+def family_of(source: str, revision: str | None) -> type[ModelAdapter]:
+    """Returns the adapter class for the pipeline class that a model's `model_index.json` names.
+
+    Raises:
+        ModelError: there is no such file, or no family for what it names.
+    """
+    path = Path(source) / "model_index.json"
+    if not path.is_file() and not Path(source).is_dir():
+        from huggingface_hub import hf_hub_download
+
+        try:
+            path = Path(hf_hub_download(source, "model_index.json", revision=revision))
+        except (OSError, ValueError) as error:
+            raise ModelError(f"base model {source!r} cannot be loaded: {error}") from error
+    try:
+        name = json.loads(path.read_text()).get("_class_name")
+    except (OSError, ValueError) as error:
+        raise ModelError(f"base model {source!r} cannot be loaded: {error}") from error
+    if name not in FAMILIES:
+        raise ModelError(
+            f"base model {source!r} cannot be loaded: its model_index.json names the pipeline {name!r}; "
+            f"allowed: {sorted(FAMILIES)}"
+        )
+    module, adapter = FAMILIES[name]
+    found: type[ModelAdapter] = getattr(import_module(module), adapter)
+    return found
 
 
 def resolve(base_model: str | HubModel) -> tuple[ModelEntry | None, str, str | None]:

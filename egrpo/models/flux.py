@@ -1,159 +1,76 @@
 """FLUX.1 and everything in its layout, over the components of diffusers' stock `FluxPipeline`.
 
-What the pipeline does in `__call__` is taken apart here so that training can batch it freely: prompts are encoded once
-and the text encoders dropped, position ids are made once, latents stay packed [B, N, C] and float32 between steps. For
-the same prompt and seed the plain ODE gives the stock pipeline's image.
+Position ids are made once and latents stay packed between steps. Guidance is passed only where the model embeds it:
+FLUX.1-dev does, FLUX.1-schnell does not.
 
 Axis letters: B batch, N image tokens, C packed channels, L text tokens, D text width, H W pixels.
 """
 
 from __future__ import annotations
 
-import gc
-import hashlib
-import logging
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
-import diffusers
 import numpy as np
 import torch
-import transformers
 from diffusers import FluxPipeline
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch import Tensor, nn
 
-from egrpo.errors import ModelError
+from egrpo.models.adapter import ModelAdapter, PromptEmbeds
 from egrpo.schedule import shifted_sigmas
 
-# Numbers in one activation of a forward, tokens times width. On CPU more than this no longer fits the caches and is
-# slower (measured with tiny-flux-shapes: 30 to 200 images are alike); on a GPU it is 7 FLUX.1 images of 512 pixels.
-_CPU_BATCH_VOLUME = 2**19
-_CUDA_BATCH_VOLUME = 2**25
-# Pixels decoded at once; measured likewise.
-_CPU_DECODE_PIXELS = 2**17
-_CUDA_DECODE_PIXELS = 2**21
-_ENCODE_BATCH = 64
-_DIGEST_LIMIT_BYTES = 2**30
-_LARGE_MODEL_PARAMETERS = 10**9
+_ATTENTION = r"\.attn\.(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj|to_add_out)"
+_MLP = r"(\.ff|\.ff_context)\.net\.(0\.proj|2)|^single_transformer_blocks\.\d+\.(proj_mlp|proj_out)"
 
 
-@dataclass(frozen=True)
-class PromptEmbeds:
-    """Encoded prompts: `sequence_BLD` of T5 and `pooled_BD` of CLIP. Indexing selects rows."""
+class FluxAdapter(ModelAdapter):
+    """FLUX.1. Embeddings: `sequence_BLD` of T5 and `pooled_BD` of CLIP."""
 
-    sequence_BLD: Tensor
-    pooled_BD: Tensor
+    family: ClassVar[str] = "flux"
+    pipeline_class: ClassVar[type[Any]] = FluxPipeline
+    text_components: ClassVar[tuple[str, ...]] = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+    lora_target_sets: ClassVar[Mapping[str, str]] = {
+        "attention": rf"({_ATTENTION})$",
+        "attention_mlp": rf"({_ATTENTION}|{_MLP})$",
+        "all": r"",
+    }
 
-    def __getitem__(self, rows: Tensor) -> PromptEmbeds:
-        return PromptEmbeds(self.sequence_BLD[rows], self.pooled_BD[rows])
-
-    def __len__(self) -> int:
-        return len(self.pooled_BD)
-
-
-class FluxAdapter:
-    """A frozen FLUX model at one resolution: text in, velocity in the middle, images out."""
-
-    def __init__(
-        self, pipeline: FluxPipeline, *, height: int, width: int, max_sequence_length: int, digest: str | None
-    ) -> None:
-        self._pipeline = pipeline
-        self.transformer: Any = pipeline.transformer
-        self.vae: Any = pipeline.vae
-        self.height, self.width = height, width
-        self.max_sequence_length = max_sequence_length
-        self.digest = digest
-        self.device: torch.device = self.transformer.device
-        self.dtype: torch.dtype = self.transformer.dtype
-        scale: int = pipeline.vae_scale_factor * 2
-        self._grid = (height // scale, width // scale)
-        # Convolutions are up to 1.4 times as fast in this layout, on CPU as on GPU.
-        self.vae.to(memory_format=torch.channels_last)
+    def __init__(self, pipeline: Any, *, height: int, width: int, max_sequence_length: int, digest: str | None) -> None:
+        super().__init__(pipeline, height=height, width=width, max_sequence_length=max_sequence_length, digest=digest)
+        multiple = self.pixel_multiple(pipeline)
+        self._grid = (height // multiple, width // multiple)
         self._img_ids = pipeline._prepare_latent_image_ids(1, *self._grid, self.device, self.dtype)
         self._txt_ids = torch.zeros(max_sequence_length, 3, device=self.device, dtype=self.dtype)
         self.transformer.pos_embed = _CachedPositions(self.transformer.pos_embed)
 
     @classmethod
-    def load(
-        cls,
-        source: str,
-        *,
-        revision: str | None = None,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | None = None,
-        height: int | None = None,
-        width: int | None = None,
-        max_sequence_length: int | None = None,
-    ) -> Self:
-        """Returns the model of a `FluxPipeline` folder or repository, frozen. Safetensors only, no remote code.
+    def default_size(cls, pipeline: Any) -> tuple[int, int]:
+        """The VAE's sample size: 1024 for FLUX.1."""
+        return pipeline.vae.config.sample_size, pipeline.vae.config.sample_size
 
-        Height, width and text length default to the VAE's sample size and the second tokenizer's maximum.
+    @classmethod
+    def default_sequence_length(cls, pipeline: Any) -> int:
+        """The second tokenizer's maximum, 512 at most: the pipeline's own limit."""
+        return int(min(512, pipeline.tokenizer_2.model_max_length))
 
-        Raises:
-            ModelError: the model is not there, is not FLUX, or the resolution does not fit its patches.
-        """
-        folder = Path(source)
-        diffusers.utils.logging.disable_progress_bar()
-        transformers.utils.logging.disable_progress_bar()
-        try:
-            pipeline = FluxPipeline.from_pretrained(
-                source, revision=revision, dtype=dtype, use_safetensors=True, local_files_only=folder.is_dir()
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-            raise ModelError(f"base model {source!r} cannot be loaded: {error}") from error
-        pipeline.to(device or torch.device("cpu"))
-        _freeze(pipeline)
-        height, width = height or pipeline.vae.config.sample_size, width or pipeline.vae.config.sample_size
-        _check(pipeline, source, height, width)
-        length = max_sequence_length or min(512, pipeline.tokenizer_2.model_max_length)
-        digest = revision or (_digest(folder) if folder.is_dir() else None)
-        return cls(pipeline, height=height, width=width, max_sequence_length=length, digest=digest)
+    @classmethod
+    def pixel_multiple(cls, pipeline: Any) -> int:
+        """8 of the autoencoder, 2 of the packing."""
+        return int(pipeline.vae_scale_factor * 2)
 
     @property
     def num_tokens(self) -> int:
         """Image tokens of one latent."""
         return self._grid[0] * self._grid[1]
 
-    @property
-    def micro_batch_size(self) -> int:
-        """How many images pass the network at once, from the width of the model and the number of tokens."""
-        volume = _CUDA_BATCH_VOLUME if self.device.type == "cuda" else _CPU_BATCH_VOLUME
-        width: int = self.transformer.inner_dim * (self.num_tokens + self.max_sequence_length)
-        return max(1, volume // width)
+    def _encode(self, prompts: list[str]) -> dict[str, Tensor]:
+        sequence, pooled, _ = self._pipeline.encode_prompt(
+            prompts, prompt_2=None, device=self.device, max_sequence_length=self.max_sequence_length
+        )
+        return {"sequence_BLD": sequence, "pooled_BD": pooled}
 
-    @property
-    def decode_batch_size(self) -> int:
-        """How many images are decoded at once."""
-        pixels = _CUDA_DECODE_PIXELS if self.device.type == "cuda" else _CPU_DECODE_PIXELS
-        return max(1, pixels // (self.height * self.width))
-
-    @torch.inference_mode()
-    def encode_prompts(self, prompts: list[str]) -> PromptEmbeds:
-        """Returns the embeddings of all prompts, by the pipeline's own encoding."""
-        parts = []
-        for start in range(0, len(prompts), _ENCODE_BATCH):
-            sequence, pooled, _ = self._pipeline.encode_prompt(
-                prompts[start : start + _ENCODE_BATCH],
-                prompt_2=None,
-                device=self.device,
-                max_sequence_length=self.max_sequence_length,
-            )
-            parts.append((sequence, pooled))
-        # Leaving inference mode needs a copy: these tensors take part in the policy's forward with gradients.
-        with torch.inference_mode(False):
-            return PromptEmbeds(torch.cat([s for s, _ in parts]).clone(), torch.cat([p for _, p in parts]).clone())
-
-    def drop_text_encoders(self) -> None:
-        """Frees the text encoders; `encode_prompts` cannot be called afterwards."""
-        for name in ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"):
-            setattr(self._pipeline, name, None)
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-    def initial_latents(self, seeds: list[int]) -> Tensor:
+    def initial_latents(self, seeds: Sequence[int]) -> Tensor:
         """Returns noise float32 [B, N, C]; each row is what the stock pipeline draws from a generator of that seed."""
         channels = self.transformer.config.in_channels // 4
         rows, columns = 2 * self._grid[0], 2 * self._grid[1]
@@ -185,10 +102,7 @@ class FluxAdapter:
         return [float(sigma) for sigma in scheduler.sigmas]
 
     def velocity(self, x_BNC: Tensor, t: float, embeds: PromptEmbeds, guidance: float) -> Tensor:
-        """Returns the model's velocity (noise - data), float32 [B, N, C], one forward for the whole batch.
-
-        `t` is the flow time, never truncated. Guidance is passed only where the model embeds it.
-        """
+        """Returns the model's velocity (noise - data), float32 [B, N, C], one forward for the whole batch."""
         batch = len(x_BNC)
         # As the pipeline does: times 1000 and back in float32, so that the time embedding is the same to the bit.
         timestep = (torch.tensor(t, dtype=torch.float32, device=self.device) * 1000) / 1000
@@ -199,8 +113,8 @@ class FluxAdapter:
             hidden_states=x_BNC.to(self.dtype),
             timestep=timestep.expand(batch),
             guidance=strength,
-            pooled_projections=embeds.pooled_BD,
-            encoder_hidden_states=embeds.sequence_BLD,
+            pooled_projections=embeds.tensors["pooled_BD"],
+            encoder_hidden_states=embeds.tensors["sequence_BLD"],
             txt_ids=self._txt_ids,
             img_ids=self._img_ids,
             return_dict=False,
@@ -231,30 +145,3 @@ class _CachedPositions(nn.Module):
             with torch.inference_mode(False):
                 self._ids, self._rotary = ids.clone(), self.inner(ids.clone())
         return self._rotary
-
-
-def _freeze(pipeline: FluxPipeline) -> None:
-    for component in (pipeline.transformer, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
-        component.requires_grad_(False)
-        component.eval()
-    if sum(p.numel() for p in pipeline.transformer.parameters()) > _LARGE_MODEL_PARAMETERS:
-        pipeline.transformer.enable_gradient_checkpointing()
-
-
-def _check(pipeline: FluxPipeline, source: str, height: int, width: int) -> None:
-    patch = pipeline.vae_scale_factor * 2
-    if height % patch or width % patch:
-        raise ModelError(f"base model {source!r} needs height and width in multiples of {patch}, got {height}x{width}")
-    if pipeline.scheduler.config.get("invert_sigmas") or pipeline.scheduler.config.get("stochastic_sampling"):
-        raise ModelError(f"base model {source!r} has a scheduler with inverted times or noise, which no FLUX has")
-
-
-def _digest(folder: Path) -> str | None:
-    files = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".json"))
-    if sum(path.stat().st_size for path in files) > _DIGEST_LIMIT_BYTES:
-        logging.getLogger(__name__).warning("model folder is above 1 GiB, so its digest is not computed: %s", folder)
-        return None
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(str(path.relative_to(folder)).encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()

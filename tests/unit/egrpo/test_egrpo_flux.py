@@ -84,7 +84,7 @@ def test_text_encoders_are_gone_when_dropped(random_flux: Path) -> None:
     model = FluxAdapter.load(str(random_flux))
     embeds = model.encode_prompts(PROMPTS * 40)
     assert len(embeds) == 80
-    torch.testing.assert_close(embeds.sequence_BLD[:2], embeds.sequence_BLD[78:])
+    torch.testing.assert_close(embeds.tensors["sequence_BLD"][:2], embeds.tensors["sequence_BLD"][78:])
     model.drop_text_encoders()
     assert model._pipeline.text_encoder is None
     assert model._pipeline.text_encoder_2 is None

@@ -14,7 +14,8 @@ from egrpo.config import LoRASpec
 from egrpo.errors import NonFiniteError
 from egrpo.lora import add_adapter, base_weights, folded_weights
 from egrpo.loss import Objective, PolicyLoss, clipped_loss, transition_log_prob
-from egrpo.models.flux import FluxAdapter, PromptEmbeds
+from egrpo.models.adapter import PromptEmbeds
+from egrpo.models.flux import FluxAdapter
 from egrpo.rollout import Rollout, Sampler, roll_out
 from egrpo.schedule import merge_plan, shifted_sigmas
 from egrpo.sde import sde_step
@@ -29,7 +30,7 @@ class Setting:
 
     def __init__(self, folder: Path, targets: str = "attention_mlp") -> None:
         self.model = FluxAdapter.load(str(folder))
-        self.parameters = add_adapter(self.model.transformer, LoRASpec(rank=3, alpha=7), targets, seed=0)
+        self.parameters = add_adapter(self.model, LoRASpec(rank=3, alpha=7), targets, seed=0)
         generator = torch.Generator().manual_seed(1)
         with torch.no_grad():
             for _, parameter in self.parameters:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from egrpo.models.flux import FluxAdapter, PromptEmbeds
+from egrpo.models.adapter import PromptEmbeds
+from egrpo.models.flux import FluxAdapter
 from egrpo.rollout import Rollout, Sampler, roll_out
 from egrpo.schedule import MergePlan, merge_plan, shifted_sigmas
 from egrpo.sde import ode_step, sde_step
@@ -26,14 +27,14 @@ class LinearModel:
 
     def velocity(self, x_BNC: Tensor, t: float, embeds: PromptEmbeds, guidance: float) -> Tensor:
         self.calls.append((t, len(x_BNC)))
-        return x_BNC * (t + embeds.pooled_BD[:, :1, None]) - guidance
+        return x_BNC * (t + embeds.tensors["shift_B1"][:, :, None]) - guidance
 
 
 def sweep(
     plan: MergePlan = PLAN, micro_batch: int = 1000, model: LinearModel | None = None, seed: int = 0
 ) -> tuple[Rollout, LinearModel]:
     model = model or LinearModel()
-    embeds = PromptEmbeds(torch.zeros(2, 1, 1), torch.tensor([[0.1], [0.4]]))
+    embeds = PromptEmbeds({"shift_B1": torch.tensor([[0.1], [0.4]])})
     x_PNC = torch.randn(2, 4, 8, generator=torch.Generator().manual_seed(seed))
     sampler = Sampler(model, 0.5, micro_batch)
     generator = torch.Generator().manual_seed(seed)
@@ -115,7 +116,7 @@ def test_tails_stay_in_the_order_of_the_plan_when_a_later_branch_ends_first() ->
 
 def test_stop_is_asked_before_every_forward() -> None:
     asked = []
-    embeds = PromptEmbeds(torch.zeros(1, 1, 1), torch.zeros(1, 1))
+    embeds = PromptEmbeds({"shift_B1": torch.zeros(1, 1)})
     sampler = Sampler(LinearModel(), 0.0, 1, lambda: asked.append(1))
     sampler.ode(torch.zeros(3, 4, 8), SIGMAS, embeds, torch.zeros(3, dtype=torch.long))
     assert len(asked) == 3 * 8
