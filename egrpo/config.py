@@ -40,6 +40,7 @@ Prompt = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, m
 _OBJECT_OR_SCALAR = Discriminator(lambda value: "#object" if isinstance(value, Mapping | BaseModel) else "#scalar")
 _LIST_OR_SCALAR = Discriminator(lambda value: "#list" if isinstance(value, list | tuple) else "#scalar")
 ModuleName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Surrogate = Literal["ppo_clip", "grpo_guard", "flow_dppo"]
 
 
 class SpecModel(BaseModel):
@@ -203,7 +204,10 @@ class TrainingSpec(SpecModel):
     warmup_steps: int = Field(default=0, ge=0)
     lora: LoRASpec = Field(default_factory=LoRASpec)
     seed: int = Field(default=42, ge=0, lt=2**32)
+    surrogate: Surrogate = "ppo_clip"
     clip_range: float = Field(default=1e-4, gt=0, lt=1)
+    divergence_limit: float | None = Field(default=None, gt=0, le=1)
+    timestep_rescale: Literal["none", "flash"] = "none"
     max_grad_norm: float = Field(default=1.0, gt=0)
     weight_decay: float = Field(default=1e-4, ge=0, le=1)
     adam_beta1: float = Field(default=0.9, ge=0, lt=1)
@@ -215,6 +219,26 @@ class TrainingSpec(SpecModel):
     updates_per_rollout: int = Field(default=1, ge=1, le=100)
     precision: Literal["float32", "bfloat16"] = "float32"
     micro_batch_size: int | None = Field(default=None, ge=1, le=65_536)
+
+    @field_validator("divergence_limit")
+    @classmethod
+    def _divergence_limit_goes_with_flow_dppo(cls, value: float | None, info: ValidationInfo) -> float | None:
+        surrogate = info.data.get("surrogate")
+        if value is not None and surrogate in ("ppo_clip", "grpo_guard"):
+            raise PydanticCustomError(
+                "unexpected", f"divergence_limit goes with surrogate 'flow_dppo', not {surrogate!r}"
+            )
+        return value
+
+    @field_validator("timestep_rescale")
+    @classmethod
+    def _grpo_guard_rescales_itself(cls, value: str, info: ValidationInfo) -> str:
+        if value == "flash" and info.data.get("surrogate") == "grpo_guard":
+            raise PydanticCustomError(
+                "unexpected",
+                "timestep_rescale 'flash' goes with 'ppo_clip' or 'flow_dppo': 'grpo_guard' rescales itself",
+            )
+        return value
 
 
 class EvaluationSpec(SpecModel):
