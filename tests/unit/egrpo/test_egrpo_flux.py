@@ -1,4 +1,4 @@
-"""The FLUX adapter against the stock pipeline of diffusers."""
+"""What is FLUX.1's own, and loading in general; what all families have in common is in `test_model_families`."""
 
 from __future__ import annotations
 
@@ -11,46 +11,8 @@ from diffusers import FluxPipeline
 
 from egrpo.errors import ModelError
 from egrpo.models.flux import FluxAdapter
-from egrpo.rollout import Sampler
 
 PROMPTS = ["a red circle", "a blue square left of a yellow triangle"]
-
-
-def stock_images(folder: Path, seeds: list[int], steps: int = 5, **arguments: object) -> torch.Tensor:
-    pipeline = FluxPipeline.from_pretrained(folder, local_files_only=True)
-    pipeline.set_progress_bar_config(disable=True)
-    images = [
-        pipeline(
-            prompt,
-            height=32,
-            width=32,
-            num_inference_steps=steps,
-            guidance_scale=3.5,
-            max_sequence_length=12,
-            generator=torch.Generator().manual_seed(seed),
-            output_type="pt",
-            **arguments,
-        ).images
-        for prompt, seed in zip(PROMPTS, seeds, strict=True)
-    ]
-    return torch.cat(images)
-
-
-def our_images(model: FluxAdapter, seeds: list[int], sigmas: list[float]) -> torch.Tensor:
-    embeds = model.encode_prompts(PROMPTS)
-    latents = Sampler(model, 3.5, 100).ode(model.initial_latents(seeds), sigmas, embeds, torch.arange(len(seeds)))
-    return model.decode(latents)
-
-
-@pytest.mark.parametrize("fixture", ["random_flux", "random_flux_schnell"])
-def test_our_ode_gives_the_stock_pipelines_image(fixture: str, request: pytest.FixtureRequest) -> None:
-    """With embedded guidance and dynamic shift, and without either."""
-    folder = request.getfixturevalue(fixture)
-    model = FluxAdapter.load(str(folder))
-    ours = our_images(model, [7, 8], model.sigmas(5))
-    stock = stock_images(folder, [7, 8])
-    assert float((ours - stock).abs().max()) < 1e-5
-    assert float((ours[0] - ours[1]).abs().max()) > 0.05
 
 
 def test_initial_latents_are_the_stock_draws(random_flux: Path) -> None:
@@ -72,29 +34,10 @@ def test_the_schedule_is_the_pipelines_own_unless_a_shift_is_given(random_flux: 
     assert model.sigmas(16, 3.0)[1] == pytest.approx(0.9783, abs=5e-5)
 
 
-def test_other_resolutions_than_the_models_own(random_flux: Path) -> None:
-    model = FluxAdapter.load(str(random_flux), height=48, width=16)
-    assert model.num_tokens == 3
-    images = our_images(model, [1, 2], model.sigmas(2))
-    assert images.shape == (2, 3, 48, 16)
-    assert 0 <= float(images.min()) <= float(images.max()) <= 1
-
-
-def test_text_encoders_are_gone_when_dropped(random_flux: Path) -> None:
-    model = FluxAdapter.load(str(random_flux))
-    embeds = model.encode_prompts(PROMPTS * 40)
+def test_many_prompts_are_encoded_in_parts(random_flux: Path) -> None:
+    embeds = FluxAdapter.load(str(random_flux)).encode_prompts(PROMPTS * 40)
     assert len(embeds) == 80
     torch.testing.assert_close(embeds.tensors["sequence_BLD"][:2], embeds.tensors["sequence_BLD"][78:])
-    model.drop_text_encoders()
-    assert model._pipeline.text_encoder is None
-    assert model._pipeline.text_encoder_2 is None
-
-
-def test_bfloat16_gives_float32_velocities(random_flux: Path) -> None:
-    model = FluxAdapter.load(str(random_flux), dtype=torch.bfloat16)
-    embeds = model.encode_prompts(PROMPTS)
-    velocity = model.velocity(model.initial_latents([1, 2]), 0.7, embeds, 3.5)
-    assert velocity.dtype == torch.float32
 
 
 def test_a_missing_model_is_named() -> None:
