@@ -30,6 +30,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from egrpo import catalogue, schedule
 from egrpo.errors import ConfigError, DispersionError
+from egrpo.export.comfyui_keys import refused_format
 from egrpo.tiny.captions import parse_caption
 
 Prompt = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
@@ -266,10 +267,24 @@ class CheckpointSpec(SpecModel):
     keep_best: int = Field(default=2, ge=0)
 
 
-class ExportSpec(SpecModel):
-    """Formats of the exported adapter."""
+AdapterFormat = Literal["diffusers", "peft", "comfyui"]
 
-    formats: list[Literal["diffusers"]] = Field(default_factory=lambda: ["diffusers"], min_length=1)  # type: ignore[arg-type]
+
+def _diffusers_only() -> list[AdapterFormat]:
+    return ["diffusers"]
+
+
+class ExportSpec(SpecModel):
+    """Formats of the exported adapter; docs/adapters.md says what loads which."""
+
+    formats: list[AdapterFormat] = Field(default_factory=_diffusers_only, min_length=1)
+
+    @field_validator("formats")
+    @classmethod
+    def _each_format_once(cls, value: list[AdapterFormat]) -> list[AdapterFormat]:
+        if len(set(value)) < len(value):
+            raise PydanticCustomError("duplicate_format", "every format may be named once")
+        return value
 
 
 class TrainSpec(SpecModel):
@@ -313,6 +328,19 @@ class TrainSpec(SpecModel):
     def _evaluation_prompts_suit_the_rewards(cls, value: EvaluationSpec, info: ValidationInfo) -> EvaluationSpec:
         if isinstance(value.prompts, PromptSource):
             _check_prompts(value.prompts, info.data.get("reward"), "prompts")
+        return value
+
+    @field_validator("export")
+    @classmethod
+    def _formats_exist_for_the_family(cls, value: ExportSpec, info: ValidationInfo) -> ExportSpec:
+        # The family of a folder or a repository is known when the run starts, which checks it before it loads anything.
+        base_model = info.data.get("base_model")
+        entry = catalogue.MODELS.get(base_model) if isinstance(base_model, str) else None
+        if entry is not None and (refused := refused_format(value.formats, entry.family)):
+            index, reason = refused
+            kind = PydanticCustomError("unsupported_format", "{reason}", {"reason": reason})
+            problem = InitErrorDetails(type=kind, loc=("formats", index), input=value.formats[index])
+            raise ValidationError.from_exception_data("export", [problem])
         return value
 
     def digest(self) -> str:

@@ -33,6 +33,7 @@ from egrpo.evaluate import (
 )
 from egrpo.events import METRICS_FILE, EventWriter, file_entries
 from egrpo.export import export_adapter
+from egrpo.export.base_model import describe
 from egrpo.lora import base_weights
 from egrpo.models import load_model, resolve
 from egrpo.models.adapter import ModelAdapter, PromptEmbeds
@@ -198,7 +199,9 @@ class Run:
         self.commit()
         self.events.phase("exporting")
         with self.policy.deployed_weights():
-            files = file_entries(self.output / ADAPTER, export_adapter(self.model, self.output / ADAPTER))
+            folder = self.output / ADAPTER
+            names = export_adapter(self.model, folder, self.spec.export.formats, describe(self.spec.base_model))
+        files = file_entries(folder, names)
         self.events.checkpoint(self.step, "adapter", ADAPTER, files, self.history.reward_at(self.step))
         prompts = self.evaluation_set.prompts
         document = report.build_report(self.spec, prompts, self._history_now(), self.model.digest)

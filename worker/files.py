@@ -10,7 +10,7 @@ import logging
 import mimetypes
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,12 @@ log = logging.getLogger(__name__)
 FileEvent = SampleEvent | CheckpointEvent | ArtifactEvent
 MANIFEST = "manifest.json"
 _UPLOAD_TRIES = 3
+# The file of an exported adapter that shows a format; the trainer writes several of them side by side.
+_FORMAT_OF_FILE = {
+    "pytorch_lora_weights.safetensors": "diffusers",
+    "peft/adapter_model.safetensors": "peft",
+    "comfyui_lora.safetensors": "comfyui",
+}
 
 
 @dataclass(frozen=True)
@@ -176,7 +182,7 @@ class FilePublisher:
         )
         if session.scalar(known) is not None:  # The transaction is repeated because its answer got lost.
             return []
-        format_ = "diffusers" if event.kind == "adapter" else None
+        format_ = formats_in(entry.path for entry in event.files) if event.kind == "adapter" else None
         id_ = checkpoints.add(
             session,
             claim.job_id,
@@ -214,6 +220,11 @@ class FilePublisher:
         content_type = _content_type(Path(event.path))
         artifacts.put(session, self._claim.job_id, self._claim.epoch, event.path, file, content_type)
         return [("artifact", {"name": event.path, "size_bytes": file.size_bytes, "sha256": file.sha256})]
+
+
+def formats_in(paths: Iterable[str]) -> str | None:
+    """Returns the formats of an exported adapter by its files, separated by commas; None if there is none."""
+    return ",".join(_FORMAT_OF_FILE[path] for path in paths if path in _FORMAT_OF_FILE) or None
 
 
 def _link(run_dir: Path, relative: str, folder: Path, name: str) -> None:

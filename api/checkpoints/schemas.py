@@ -27,7 +27,7 @@ class CheckpointBody(BaseModel):
     id: str
     step: int
     kind: Literal["state", "adapter"]
-    format: str | None
+    format: str | None = Field(description="formats of an adapter, separated by commas: diffusers, peft, comfyui")
     eval_reward: float | None
     spec_digest: str
     size_bytes: int

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from egrpo.catalogue import MODELS, ModelEntry
 from egrpo.config import HubModel, TrainSpec
 from egrpo.errors import ModelError
+from egrpo.export.comfyui_keys import check_formats
 
 if TYPE_CHECKING:
     import torch
@@ -31,11 +32,14 @@ def load_model(spec: TrainSpec, device: torch.device) -> ModelAdapter:
 
     Raises:
         ModelError: it is not there, or is of no family that is known.
+        ConfigError: its family cannot be exported in a format of the spec.
     """
     import torch
 
     entry, source, revision = resolve(spec.base_model)
-    return family_of(source, revision).load(
+    adapter = family_of(source, revision)
+    check_formats(spec.export.formats, adapter.family)
+    return adapter.load(
         source,
         revision=revision,
         dtype=torch.bfloat16 if spec.training.precision == "bfloat16" else torch.float32,

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from egrpo.catalogue import MODELS
 from egrpo.config import TrainSpec, parse_spec, spec_issues
 from egrpo.errors import ConfigError, DispersionError, EGRPOError, NonFiniteError, StopRequested
 from egrpo.tiny.captions import all_captions
@@ -66,13 +67,23 @@ def test_three_fields_are_enough() -> None:
         (changed(method={"active_steps_per_update": 9}), "/method/active_steps_per_update: there are 8 active steps"),
         (changed(evaluation={"prompts": 0}), "/evaluation/prompts: Input should be greater than or equal to 1 (got 0)"),
         (changed(evaluation={"prompts": {"inline": [3]}}), "/evaluation/prompts/inline/0: Input should be"),
-        (changed(export={"formats": ["onnx"]}), "/export/formats/0: Input should be 'diffusers' (got 'onnx')"),
+        (changed(export={"formats": ["onnx"]}), "/export/formats/0: Input should be 'diffusers', 'peft' or 'comfyui'"),
+        (changed(export={"formats": ["peft", "peft"]}), "/export/formats: every format may be named once (got ['peft'"),
         (changed(height=100), "/height: Input should be a multiple of 16 (got 100); allowed: a multiple of 16"),
         (changed(colour=1), "/colour: Extra inputs are not permitted (got 1)"),
     ],
 )  # fmt: skip
 def test_a_refusal_names_field_value_and_what_is_allowed(document: dict[str, Any], expected: str) -> None:
     assert expected in refusal(document)
+
+
+def test_a_format_that_the_family_does_not_have_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = MODELS["tiny-flux-shapes"].model_copy(update={"family": "sana"})
+    monkeypatch.setitem(MODELS, entry.id, entry)
+    parse_spec(changed(export={"formats": ["peft", "diffusers"]}))
+    assert refusal(changed(export={"formats": ["peft", "comfyui"]})) == (
+        "/export/formats/1: ComfyUI has no key map for the family 'sana'; allowed: 'diffusers', 'peft' (got 'comfyui')"
+    )
 
 
 def test_all_problems_at_once() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from worker.files import formats_in
 from worker.protocol import CheckpointEvent, LogEvent, MetricEvent, ProtocolError, SampleEvent, parse_event, path_inside
 
 
@@ -74,3 +75,10 @@ def test_no_path_leads_out_of_the_run_folder(tmp_path: Path) -> None:
     for bad in ["../secret", "/etc/passwd", "link", "a/../../secret", "a/../b", "", "."]:
         with pytest.raises(ProtocolError):
             path_inside(run, bad)
+
+
+def test_an_adapters_formats_are_seen_by_its_files() -> None:
+    assert formats_in(["pytorch_lora_weights.safetensors", "README.md"]) == "diffusers"
+    files = ["peft/adapter_config.json", "peft/adapter_model.safetensors", "comfyui_lora.safetensors"]
+    assert formats_in(["pytorch_lora_weights.safetensors", *files]) == "diffusers,peft,comfyui"
+    assert formats_in(["adapter.safetensors"]) is None
