@@ -74,9 +74,14 @@ RewardComponent = ShapesRewardSpec
 
 
 class RewardSpec(SpecModel):
-    """What is optimised, and what is measured beside it and never optimised (`held_out`)."""
+    """What is optimised, and what is measured beside it and never optimised (`held_out`).
+
+    `combine`: `gdpo` normalises every component within its group before they are summed by weight, so that no
+    component counts more for having larger scores; `weighted_sum` sums the scores and normalises the sum.
+    """
 
     components: list[RewardComponent] = Field(min_length=1, max_length=16)
+    combine: Literal["gdpo", "weighted_sum"] = "gdpo"
     held_out: list[RewardComponent] = Field(default_factory=list, max_length=16)
 
 

@@ -82,10 +82,11 @@ def _score(run: Run, rollout: Rollout, prompt_P: Sequence[int]) -> Scores:
 
 
 def _advantages(spec: TrainSpec, scores: Scores, rollout: Rollout) -> Advantages:
-    shape = rollout.tails_APGNC.shape[:3]
+    num_active, num_prompts, group_size = rollout.tails_APGNC.shape[:3]
     return combined_advantages(
-        [values[shape[1] :].reshape(shape) for values in scores.optimised],
+        [values[num_prompts:].reshape(num_active, 1, num_prompts, group_size) for values in scores.optimised],
         [component.weight for component in spec.reward.components],
+        combine=spec.reward.combine,
         std_floor=spec.training.advantage_std_floor,
         clip=spec.training.advantage_clip,
     )

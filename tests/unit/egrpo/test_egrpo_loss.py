@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from egrpo.advantage import Advantages, group_advantages
+from egrpo.advantage import Advantages, combined_advantages
 from egrpo.config import LoRASpec
 from egrpo.errors import NonFiniteError
 from egrpo.lora import add_adapter, base_weights, folded_weights
@@ -40,7 +40,7 @@ class Setting:
         with folded_weights(self.model.transformer):
             self.rollout = self.roll_out()
         rewards = np.random.default_rng(0).random((3, 2, GROUP))
-        self.advantages = group_advantages(rewards, std_floor=0, clip=5)
+        self.advantages = combined_advantages([rewards[:, None]], [1], std_floor=0, clip=5)
 
     def roll_out(self) -> Rollout:
         generator = torch.Generator().manual_seed(2)
