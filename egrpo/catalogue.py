@@ -80,6 +80,22 @@ REWARDS: dict[str, RewardEntry] = {
             "holds, nothing else is drawn. Continuous in [0, 1], passed when everything holds.",
             range=(0.0, 1.0),
         ),
+        RewardEntry(
+            type="compressibility",
+            description="Small as a JPEG: 2 / (2 + bits per pixel). Looks at no prompt; option `quality` of the JPEG.",
+            range=(0.0, 1.0),
+        ),
+        RewardEntry(
+            type="incompressibility",
+            description="Large as a JPEG: bits per pixel / (2 + bits per pixel). Looks at no prompt; option `quality`.",
+            range=(0.0, 1.0),
+        ),
+        RewardEntry(
+            type="diversity",
+            description="Mean distance to the other images of the group, as averages over `grid` x `grid` cells: "
+            "against a policy that draws one picture only. Looks at no prompt, so it goes with a reward that does.",
+            range=(0.0, 1.0),
+        ),
     )
 }
 

@@ -70,7 +70,23 @@ class ShapesRewardSpec(SpecModel):
     weight: float = Field(default=1.0, gt=0, le=1000)
 
 
-RewardComponent = ShapesRewardSpec
+class JpegRewardSpec(SpecModel):
+    """Pictures that are small, or large, as a JPEG of that quality."""
+
+    type: Literal["compressibility", "incompressibility"]
+    weight: float = Field(default=1.0, gt=0, le=1000)
+    quality: int = Field(default=95, ge=1, le=100)
+
+
+class DiversityRewardSpec(SpecModel):
+    """Pictures that differ from the others of their group, compared as averages over grid x grid cells."""
+
+    type: Literal["diversity"]
+    weight: float = Field(default=1.0, gt=0, le=1000)
+    grid: int = Field(default=16, ge=1, le=256)
+
+
+RewardComponent = Annotated[ShapesRewardSpec | JpegRewardSpec | DiversityRewardSpec, Field(discriminator="type")]
 
 
 class RewardSpec(SpecModel):
@@ -83,6 +99,15 @@ class RewardSpec(SpecModel):
     components: list[RewardComponent] = Field(min_length=1, max_length=16)
     combine: Literal["gdpo", "weighted_sum"] = "gdpo"
     held_out: list[RewardComponent] = Field(default_factory=list, max_length=16)
+
+    @field_validator("components", "held_out")
+    @classmethod
+    def _each_type_once(cls, value: list[RewardComponent]) -> list[RewardComponent]:
+        # Metrics, samples and reports know a reward by its type.
+        types = [component.type for component in value]
+        if twice := next((type_ for type_ in types if types.count(type_) > 1), None):
+            raise PydanticCustomError("reward_twice", f"reward type {twice!r} is named twice; allowed: once")
+        return value
 
 
 class EGRPOMethod(SpecModel):
@@ -333,6 +358,7 @@ class TrainSpec(SpecModel):
     def _evaluation_prompts_suit_the_rewards(cls, value: EvaluationSpec, info: ValidationInfo) -> EvaluationSpec:
         if isinstance(value.prompts, PromptSource):
             _check_prompts(value.prompts, info.data.get("reward"), "prompts")
+        _check_images_per_prompt(value, info.data.get("reward"))
         return value
 
     @field_validator("export")
@@ -381,6 +407,16 @@ def _check_prompts(prompts: PromptSource, reward: RewardSpec | None, *parents: s
         raise ValidationError.from_exception_data("prompts", found)
 
 
+def _check_images_per_prompt(evaluation: EvaluationSpec, reward: RewardSpec | None) -> None:
+    """Raises if a group-wise reward would see groups of one image."""
+    parts = () if reward is None else (*reward.components, *reward.held_out)
+    if evaluation.images_per_prompt == 1 and any(isinstance(part, DiversityRewardSpec) for part in parts):
+        kind = PydanticCustomError("group_of_one", "reward diversity compares the images of a prompt; allowed: >= 2")
+        raise ValidationError.from_exception_data(
+            "evaluation", [{"type": kind, "loc": ("images_per_prompt",), "input": 1}]
+        )
+
+
 @dataclass(frozen=True)
 class SpecIssue:
     """One thing wrong with a spec: where (JSON pointer), what, the value, and what would be allowed."""
@@ -405,7 +441,37 @@ _LIMITS = {
 
 def spec_issues(error: ValidationError) -> list[SpecIssue]:
     """Returns every problem that pydantic found, each with a JSON pointer and what is allowed."""
-    return [_issue(item) for item in error.errors(include_url=False)]
+    return [_issue(item) for item in error_items(error)]
+
+
+def error_items(error: ValidationError) -> list[dict[str, Any]]:
+    """Returns pydantic's errors, those of unions by `type` told as errors of that field.
+
+    Pydantic names the chosen member of such a union in the location: it becomes "#member", which is no part of a
+    JSON pointer.
+    """
+    return [_without_tags(dict(item)) for item in error.errors(include_url=False)]
+
+
+def _without_tags(item: dict[str, Any]) -> dict[str, Any]:
+    location, context = list(item["loc"]), item.get("ctx", {})
+    for index, part in enumerate(location[1:], start=1):
+        if part in catalogue.REWARDS and isinstance(location[index - 1], int):
+            location[index] = f"#{part}"
+    item["loc"] = tuple(location)
+    if item["type"] == "union_tag_not_found":
+        return item | {"type": "missing", "loc": (*location, "type"), "msg": "Field required"}
+    if item["type"] == "union_tag_invalid":
+        expected = context["expected_tags"]
+        given = item["input"]["type"] if isinstance(item["input"], Mapping) else item["input"]
+        return item | {
+            "type": "literal_error",
+            "loc": (*location, "type"),
+            "msg": f"Input should be {expected}",
+            "input": given,
+            "ctx": {"expected": expected},
+        }
+    return item
 
 
 def _issue(item: Mapping[str, Any]) -> SpecIssue:

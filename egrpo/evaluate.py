@@ -5,7 +5,7 @@ Axis letters: P prompt, M image of a prompt, R row (P*M of them, prompts outermo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -17,48 +17,13 @@ from torch import Tensor
 
 from egrpo.config import TrainSpec
 from egrpo.models.adapter import ModelAdapter, PromptEmbeds
-from egrpo.rewards import BoolArray, FloatArray, Reward, load_reward, score
+from egrpo.rewards import FloatArray
 from egrpo.rollout import Sampler
+from egrpo.scoring import Scores, WeightedReward, images_in_batches, score_latents
 
 # Images of an evaluation that are kept as files: the first image of the first prompts.
 MAX_SAMPLES = 16
 _BOOTSTRAP_DRAWS = 10_000
-
-
-@dataclass(frozen=True)
-class WeightedReward:
-    """A reward of the spec and its weight; held-out rewards have weight 0 and are only measured."""
-
-    reward: Reward
-    weight: float
-
-    @property
-    def is_held_out(self) -> bool:
-        """Whether the reward is measured and never optimised."""
-        return self.weight == 0
-
-
-def load_rewards(spec: TrainSpec) -> list[WeightedReward]:
-    """Returns the rewards of a spec, the optimised ones first."""
-    optimised = [WeightedReward(load_reward(component), component.weight) for component in spec.reward.components]
-    return optimised + [WeightedReward(load_reward(component), 0.0) for component in spec.reward.held_out]
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Scores of a batch of images under several rewards.
-
-    Args:
-        reward_R: the weighted mean over the optimised rewards.
-        passed_R: whether all optimised rewards passed.
-        by_reward: scores [R] per reward, held-out ones with the prefix `held_out_`; `reward_metric` for its metrics.
-        optimised: scores [R] of the optimised rewards in their order.
-    """
-
-    reward_R: FloatArray
-    passed_R: BoolArray
-    by_reward: dict[str, FloatArray]
-    optimised: tuple[FloatArray, ...]
 
 
 @dataclass(frozen=True)
@@ -111,71 +76,20 @@ class Evaluation:
 
     def metrics(self) -> dict[str, float]:
         """Returns the means by metric name."""
-        means = {f"eval_{name}": float(values.mean()) for name, values in self.scores.by_reward.items()}
+        known = {**self.scores.by_reward, **self.scores.metrics}
+        means = {f"eval_{name}": float(values.mean()) for name, values in known.items()}
         return {"eval_reward": self.reward, "eval_strict_accuracy": self.strict_accuracy, **means}
-
-
-def images_in_batches(model: ModelAdapter, latents_RNC: Tensor) -> Iterator[tuple[Tensor, slice]]:
-    """Yields decoded images and the rows that they are, a batch at a time."""
-    for start in range(0, len(latents_RNC), model.decode_batch_size):
-        rows = slice(start, min(start + model.decode_batch_size, len(latents_RNC)))
-        yield model.decode(latents_RNC[rows]), rows
-
-
-def score_latents(
-    model: ModelAdapter,
-    sampler: Sampler,
-    rewards: Sequence[WeightedReward],
-    latents_RNC: Tensor,
-    prompts_R: Sequence[str],
-    keep: Sequence[int] = (),
-) -> tuple[Scores, Tensor]:
-    """Decodes and scores latents in batches; returns the scores and the images of the rows to keep, on the CPU."""
-    parts: list[Scores] = []
-    kept = []
-    for images, rows in images_in_batches(model, latents_RNC):
-        sampler.check_stop()
-        parts.append(score_images(rewards, images, prompts_R[rows]))
-        kept += [images[row - rows.start].cpu() for row in keep if rows.start <= row < rows.stop]
-    images_SCHW = torch.stack(kept) if kept else torch.empty(0, 3, model.height, model.width)
-    return _joined(parts), images_SCHW
-
-
-def score_images(rewards: Sequence[WeightedReward], images: Tensor, prompts: Sequence[str]) -> Scores:
-    """Scores images under all rewards."""
-    total, passed = np.zeros(len(prompts)), np.ones(len(prompts), dtype=bool)
-    by_reward, optimised = {}, []
-    for weighted in rewards:
-        batch = score(weighted.reward, images, prompts)
-        name = f"held_out_{weighted.reward.name}" if weighted.is_held_out else weighted.reward.name
-        by_reward[name] = np.asarray(batch.scores, dtype=np.float64)
-        by_reward |= {
-            f"{name}_{metric}": np.asarray(values, dtype=np.float64) for metric, values in batch.metrics.items()
-        }
-        if not weighted.is_held_out:
-            optimised.append(by_reward[name])
-            total += weighted.weight * by_reward[name]
-            passed &= np.asarray(batch.passed, dtype=bool)
-    return Scores(total / sum(weighted.weight for weighted in rewards), passed, by_reward, tuple(optimised))
-
-
-def _joined(parts: Sequence[Scores]) -> Scores:
-    return Scores(
-        np.concatenate([part.reward_R for part in parts]),
-        np.concatenate([part.passed_R for part in parts]),
-        {name: np.concatenate([part.by_reward[name] for part in parts]) for name in parts[0].by_reward},
-        tuple(np.concatenate(columns) for columns in zip(*(part.optimised for part in parts), strict=True)),
-    )
 
 
 def evaluate(
     model: ModelAdapter, sampler: Sampler, rewards: Sequence[WeightedReward], evaluation_set: EvaluationSet
 ) -> Evaluation:
-    """Draws and scores the evaluation set with the weights that are in place."""
+    """Draws and scores the evaluation set with the weights that are in place; the images of a prompt are a group."""
     prompt_R = torch.tensor(evaluation_set.prompt_of_row, device=model.device)
     latents = sampler.ode(evaluation_set.x_RNC, evaluation_set.sigmas, evaluation_set.embeds, prompt_R)
     prompts = [evaluation_set.prompts[p] for p in evaluation_set.prompt_of_row]
-    scores, images = score_latents(model, sampler, rewards, latents, prompts, evaluation_set.sample_rows)
+    groups, keep = evaluation_set.prompt_of_row, evaluation_set.sample_rows
+    scores, images = score_latents(model, sampler, rewards, latents, prompts, groups, keep)
     return Evaluation(scores, images)
 
 

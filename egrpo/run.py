@@ -25,10 +25,8 @@ from egrpo.errors import ConfigError, StopRequested
 from egrpo.evaluate import (
     Evaluation,
     EvaluationSet,
-    WeightedReward,
     draw_samples,
     evaluate,
-    load_rewards,
     save_png,
 )
 from egrpo.events import METRICS_FILE, EventWriter, file_entries
@@ -39,6 +37,7 @@ from egrpo.models import load_model, resolve
 from egrpo.models.adapter import ModelAdapter, PromptEmbeds
 from egrpo.policy import Policy
 from egrpo.schedule import MergePlan
+from egrpo.scoring import WeightedReward, load_rewards
 from egrpo.state import CurvePoint, Draws, History, history_from_json, history_to_json
 
 CHECKPOINTS, ADAPTER, SAMPLES = "checkpoints", "adapter", "samples"
@@ -238,7 +237,7 @@ class Run:
             str(path.relative_to(self.output)),
             self.evaluation_set.prompts[self.evaluation_set.prompt_of_row[row]],
             self.evaluation_set.seeds_R[row],
-            {name: float(values[row]) for name, values in evaluation.scores.by_reward.items()},
+            evaluation.scores.of_row(row),
             bool(evaluation.scores.passed_R[row]),
         )
 

@@ -14,12 +14,12 @@ import numpy as np
 from egrpo.advantage import Advantages, combined_advantages
 from egrpo.batch import Batch
 from egrpo.config import TrainSpec
-from egrpo.evaluate import Scores, WeightedReward, score_latents
 from egrpo.events import EventWriter
 from egrpo.policy import UpdateStats
 from egrpo.rollout import Rollout, roll_out
 from egrpo.run import Run
 from egrpo.schedule import MergedStep
+from egrpo.scoring import NO_GROUP, Scores, WeightedReward, score_latents
 
 
 def train(
@@ -74,11 +74,13 @@ def train(
 
 
 def _score(run: Run, rollout: Rollout, prompt_P: Sequence[int]) -> Scores:
-    """Scores the anchors, then all tails, as one list of rows."""
-    num_active, _, group_size = rollout.tails_APGNC.shape[:3]
+    """Scores the anchors, which are in no group, then all tails, as one list of rows."""
+    num_active, num_prompts, group_size = rollout.tails_APGNC.shape[:3]
     anchors = [run.train_prompts[p] for p in prompt_P]
     tails = [prompt for prompt in anchors for _ in range(group_size)] * num_active
-    return score_latents(run.model, run.policy.sampler, run.optimised, rollout.final_latents(), anchors + tails)[0]
+    groups = [NO_GROUP] * num_prompts + np.arange(num_active * num_prompts).repeat(group_size).tolist()
+    latents = rollout.final_latents()
+    return score_latents(run.model, run.policy.sampler, run.optimised, latents, anchors + tails, groups)[0]
 
 
 def _advantages(spec: TrainSpec, scores: Scores, rollout: Rollout) -> Advantages:

@@ -13,7 +13,7 @@ from pydantic import Field, StringConstraints, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
 from egrpo import catalogue
-from egrpo.config import HubModel, SpecIssue, SpecModel, TrainSpec, spec_issues
+from egrpo.config import HubModel, SpecIssue, SpecModel, TrainSpec, error_items, spec_issues
 from jobs import plans
 from jobs.errors import FieldError, InvalidRequest
 from jobs.tables import Document
@@ -92,6 +92,8 @@ _CODES = {
     "unknown_model": "unknown_model",
     "dispersion": "dispersion_above_limit",
     "prompt_not_scorable": "prompt_not_scorable",
+    "reward_twice": "not_allowed",
+    "group_of_one": "out_of_range",
     "unexpected": "unexpected_field",
     "string_pattern_mismatch": "wrong_format",
     "finite_number": "out_of_range",
@@ -112,8 +114,7 @@ _QUOTED = re.compile(r"'([^']*)'")
 
 
 def _field_errors(error: ValidationError) -> list[FieldError]:
-    items = error.errors(include_url=False, include_input=False)
-    return [_field_error(issue, dict(item)) for issue, item in zip(spec_issues(error), items, strict=True)]
+    return [_field_error(issue, item) for issue, item in zip(spec_issues(error), error_items(error), strict=True)]
 
 
 def _field_error(issue: SpecIssue, item: Mapping[str, Any]) -> FieldError:
@@ -153,7 +154,9 @@ def _fields_beside(location: tuple[int | str, ...]) -> list[str] | None:
     schema = JobSpec.model_json_schema()
     node: Mapping[str, Any] | None = schema
     for part in location[:-1]:
-        if node is not None and not str(part).startswith("#"):
+        if node is not None and str(part).startswith("#"):
+            node = next((option for option in _options(schema, node) if _is_member(option, str(part)[1:])), node)
+        elif node is not None:
             node = next((found for option in _options(schema, node) if (found := _child(option, part))), None)
     properties = [] if node is None else [o["properties"] for o in _options(schema, node) if "properties" in o]
     return sorted(properties[0]) if properties else None
@@ -170,6 +173,12 @@ def _options(schema: Mapping[str, Any], node: Mapping[str, Any]) -> list[Mapping
 def _child(node: Mapping[str, Any], part: int | str) -> Mapping[str, Any] | None:
     child = node.get("items") if isinstance(part, int) else node.get("properties", {}).get(part)
     return child if isinstance(child, Mapping) else None
+
+
+def _is_member(node: Mapping[str, Any], tag: str) -> bool:
+    """Returns whether a schema is the member of a union by `type` that has this tag."""
+    type_ = node.get("properties", {}).get("type", {})
+    return tag in (type_.get("const"), *type_.get("enum", ()))
 
 
 def _unstorable(value: Any, pointer: str) -> list[FieldError]:

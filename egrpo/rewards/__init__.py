@@ -1,15 +1,16 @@
 """What a reward is, and how the rewards of a spec are loaded and called.
 
-A reward scores decoded images against their prompts. It never sees latents, steps or groups, and normalises nothing:
-that is `egrpo.advantage`. This module is free of the rewards' own dependencies: each lives in its own module and is
-imported when a spec names it.
+A reward scores decoded images against their prompts. It never sees latents or steps, and normalises nothing: that is
+`egrpo.advantage`. There are two kinds: a `Reward` looks at one image at a time, a `GroupReward` at the whole group that
+an image belongs to. This module is free of the rewards' own dependencies: each lives in its own module and is imported
+when a spec names it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,8 @@ class RewardBatch:
 
     Args:
         scores: float64 [B], what is optimised; higher is better.
-        passed: bool [B], the strict reading: everything that the prompt asks for is there.
+        passed: bool [B], the strict reading: everything that the prompt asks for is there. A reward that has no such
+            reading passes every image.
         metrics: further float arrays [B] by name, reported and never optimised.
     """
 
@@ -52,17 +54,51 @@ class Reward(Protocol):
         ...
 
 
-def _shapes() -> Reward:
+@runtime_checkable
+class GroupReward(Protocol):
+    """Scores images in relation to the other images of their group; deterministic, and independent of other groups.
+
+    In training a group is one (active step, granularity, prompt); in an evaluation, all images of one prompt.
+    """
+
+    name: str
+    range: tuple[float, float]
+
+    def score_groups(self, images_BCHW: Tensor, prompts: Sequence[str], group_B: Sequence[int]) -> RewardBatch:
+        """Returns scores of float32 images in [0, 1]; `group_B` says to which group each belongs, none is cut."""
+        ...
+
+
+AnyReward = Reward | GroupReward
+
+
+def _shapes(component: Any) -> AnyReward:
     from egrpo.rewards.shapes import ShapesReward
 
-    reward: Reward = ShapesReward()
-    return reward
+    return ShapesReward()
 
 
-LOADERS: dict[str, Callable[[], Reward]] = {"shapes": _shapes}
+def _jpeg(component: Any) -> AnyReward:
+    from egrpo.rewards.jpeg import JpegReward
+
+    return JpegReward(compressible=component.type == "compressibility", quality=component.quality)
 
 
-def load_reward(component: RewardComponent) -> Reward:
+def _diversity(component: Any) -> AnyReward:
+    from egrpo.rewards.diversity import DiversityReward
+
+    return DiversityReward(component.grid)
+
+
+LOADERS: dict[str, Callable[[Any], AnyReward]] = {
+    "shapes": _shapes,
+    "compressibility": _jpeg,
+    "incompressibility": _jpeg,
+    "diversity": _diversity,
+}
+
+
+def load_reward(component: RewardComponent) -> AnyReward:
     """Returns the reward that a spec's component names.
 
     Raises:
@@ -70,7 +106,7 @@ def load_reward(component: RewardComponent) -> Reward:
     """
     if component.type not in LOADERS:
         raise ConfigError(f"reward type {component.type!r} is unknown; allowed: {sorted(LOADERS)}")
-    return LOADERS[component.type]()
+    return LOADERS[component.type](component)
 
 
 def score(reward: Reward, images_BCHW: Tensor, prompts: Sequence[str]) -> RewardBatch:
@@ -80,11 +116,27 @@ def score(reward: Reward, images_BCHW: Tensor, prompts: Sequence[str]) -> Reward
         RewardError: the reward raised, or the shapes of its answer are wrong.
         NonFiniteError: a score is not finite; the message names reward and prompt.
     """
+    return _held_to_protocol(reward.name, lambda: reward(images_BCHW, prompts), prompts)
+
+
+def score_groups(
+    reward: GroupReward, images_BCHW: Tensor, prompts: Sequence[str], group_B: Sequence[int]
+) -> RewardBatch:
+    """Calls a group-wise reward on whole groups and holds it to its protocol, as `score` does.
+
+    Raises:
+        RewardError: the reward raised, or the shapes of its answer are wrong.
+        NonFiniteError: a score is not finite; the message names reward and prompt.
+    """
+    return _held_to_protocol(reward.name, lambda: reward.score_groups(images_BCHW, prompts, group_B), prompts)
+
+
+def _held_to_protocol(name: str, call: Callable[[], RewardBatch], prompts: Sequence[str]) -> RewardBatch:
     try:
-        batch = reward(images_BCHW, prompts)
+        batch = call()
     except Exception as error:
-        raise RewardError(f"reward {reward.name!r} failed on {len(prompts)} images: {error!r}") from error
-    _check(reward.name, batch, prompts)
+        raise RewardError(f"reward {name!r} failed on {len(prompts)} images: {error!r}") from error
+    _check(name, batch, prompts)
     return batch
 
 

@@ -11,7 +11,7 @@ from egrpo_runs import Redness, short_spec, stop_after
 from safetensors.torch import load_file
 
 from egrpo.errors import StopRequested
-from egrpo.evaluate import WeightedReward
+from egrpo.scoring import WeightedReward
 from egrpo.train import train
 
 REWARDS = [WeightedReward(Redness(), 1.0)]

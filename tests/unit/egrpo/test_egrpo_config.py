@@ -175,3 +175,31 @@ def test_spec_and_plan_are_free_of_torch() -> None:
         "assert not {'torch', 'diffusers', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_rewards_are_told_apart_by_their_type() -> None:
+    rewards = {
+        "components": [{"type": "shapes", "quality": 3}, {"type": "compressibility", "quality": 0}, {"type": "beauty"}],
+        "held_out": [{"weight": 1}, {"type": "diversity"}, {"type": "diversity"}, "shapes"],
+    }
+    lines = refusal(changed(reward=rewards)).splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        "/reward/components/0/quality",
+        "/reward/components/1/quality",
+        "/reward/components/2/type",
+        "/reward/held_out/0/type",
+        "/reward/held_out/3",
+    ]
+    assert "Extra inputs are not permitted" in lines[0]
+    assert "allowed: >= 1" in lines[1]
+    assert lines[2].endswith("(got 'beauty'); allowed: 'shapes', 'compressibility', 'incompressibility', 'diversity'")
+    assert "Field required" in lines[3]
+    twice = refusal(changed(reward={"components": [{"type": "shapes"}, {"type": "shapes"}]}))
+    assert twice.startswith("/reward/components: reward type 'shapes' is named twice; allowed: once")
+
+
+def test_a_reward_of_groups_needs_groups() -> None:
+    rewards = {"components": [{"type": "shapes"}], "held_out": [{"type": "diversity"}]}
+    parse_spec(changed(reward=rewards))
+    message = refusal(changed(reward=rewards, evaluation={"images_per_prompt": 1}))
+    assert message.startswith("/evaluation/images_per_prompt: reward diversity compares the images of a prompt")

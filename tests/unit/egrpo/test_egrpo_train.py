@@ -19,10 +19,11 @@ from safetensors.torch import load_file
 from egrpo import checkpoint
 from egrpo.ema import EMA
 from egrpo.errors import ConfigError, NonFiniteError, RewardError, StopRequested
-from egrpo.evaluate import WeightedReward, paired_interval
+from egrpo.evaluate import paired_interval
 from egrpo.events import EventWriter
 from egrpo.policy import learning_rate_at
 from egrpo.rewards import RewardBatch
+from egrpo.scoring import WeightedReward
 from egrpo.state import Draws
 from egrpo.train import train
 

@@ -17,12 +17,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from egrpo.config import LoRASpec
-from egrpo.evaluate import WeightedReward
 from egrpo.export import export_adapter
 from egrpo.lora import add_adapter, folded_weights, target_modules
 from egrpo.models import FAMILIES, family_of
 from egrpo.models.adapter import ModelAdapter
 from egrpo.rollout import Sampler
+from egrpo.scoring import WeightedReward
 from egrpo.sde import sde_step
 from egrpo.train import train
 

@@ -92,6 +92,18 @@ def test_what_would_be_allowed() -> None:
     assert found["/training/steps"].allowed == ">= 1"
 
 
+def test_what_a_reward_of_that_type_would_allow() -> None:
+    rewards = [{"type": "diversity", "qualty": 1}, {"type": "compressibility", "qualty": 1}, {"type": "clip"}]
+    found = problems({**GOOD, "reward": {"components": rewards}})
+    assert found["/reward/components/0/qualty"].allowed == ["grid", "type", "weight"]
+    assert found["/reward/components/1/qualty"].allowed == ["quality", "type", "weight"]
+    assert found["/reward/components/2/type"].allowed == [
+        "shapes", "compressibility", "incompressibility", "diversity",
+    ]  # fmt: skip
+    twice = problems({**GOOD, "reward": {"components": [{"type": "shapes"}, {"type": "shapes"}]}})
+    assert twice["/reward/components"].code == "not_allowed"
+
+
 def test_no_document_at_all() -> None:
     for document in (None, [], "x", 1):
         error = problems(document)[""]
