@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from diffusers import FluxPipeline
-from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch import Tensor, nn
 
 from egrpo.models.adapter import ModelAdapter, PromptEmbeds
+from egrpo.models.dynamic_shift import scheduler_sigmas
 from egrpo.schedule import shifted_sigmas
 
 _ATTENTION = r"\.attn\.(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj|to_add_out)"
@@ -87,19 +87,10 @@ class FluxAdapter(ModelAdapter):
         if shift is not None:
             return shifted_sigmas(num_steps, shift)
         scheduler = self._pipeline.scheduler
-        config = scheduler.config
-        mu = calculate_shift(
-            self.num_tokens,
-            config.get("base_image_seq_len", 256),
-            config.get("max_image_seq_len", 4096),
-            config.get("base_shift", 0.5),
-            config.get("max_shift", 1.15),
+        uniform = (
+            None if scheduler.config.get("use_flow_sigmas") else np.linspace(1.0, 1 / num_steps, num_steps).tolist()
         )
-        if config.get("use_flow_sigmas"):
-            scheduler.set_timesteps(num_steps, mu=mu)
-        else:
-            scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / num_steps, num_steps), mu=mu)
-        return [float(sigma) for sigma in scheduler.sigmas]
+        return scheduler_sigmas(scheduler, num_steps, self.num_tokens, uniform)
 
     def velocity(self, x_BNC: Tensor, t: float, embeds: PromptEmbeds, guidance: float) -> Tensor:
         """Returns the model's velocity (noise - data), float32 [B, N, C], one forward for the whole batch."""
