@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # Where the adapter of a pipeline class lives. Imported when a spec needs it, since each module imports its pipeline.
 FAMILIES: dict[str, tuple[str, str]] = {
     "FluxPipeline": ("egrpo.models.flux", "FluxAdapter"),
+    "QwenImagePipeline": ("egrpo.models.qwen_image", "QwenImageAdapter"),
+    "ZImagePipeline": ("egrpo.models.z_image", "ZImageAdapter"),
 }
 
 

@@ -71,6 +71,8 @@ class ModelAdapter(ABC):
     pipeline_class: ClassVar[type[Any]]
     # Components of the pipeline that only `encode_prompts` needs.
     text_components: ClassVar[tuple[str, ...]] = ("text_encoder", "tokenizer")
+    # Convolutions over images are up to 1.4 times as fast in this layout, on CPU as on GPU.
+    vae_memory_format: ClassVar[torch.memory_format] = torch.channels_last
     # Regular expressions over full names of linear layers, for `training.lora.targets`.
     lora_target_sets: ClassVar[Mapping[str, str]]
 
@@ -83,8 +85,7 @@ class ModelAdapter(ABC):
         self.digest = digest
         self.device: torch.device = self.transformer.device
         self.dtype: torch.dtype = self.transformer.dtype
-        # Convolutions are up to 1.4 times as fast in this layout, on CPU as on GPU.
-        self.vae.to(memory_format=torch.channels_last)
+        self.vae.to(memory_format=self.vae_memory_format)
 
     @classmethod
     def load(
