@@ -238,6 +238,26 @@ def test_the_replay_ratio_is_one(family: Family, guidance: float, built: Built) 
 
 
 @pytest.mark.parametrize("family", CASES, ids=str)
+def test_gradient_checkpointing_changes_no_gradient(family: Family, built: Built) -> None:
+    """After a forward in the rollout's inference mode, whose cached tensors must be fit for the update."""
+    model, guidance = built.load(), family.guidances[-1]
+    parameters = add_adapter(model, LoRASpec(rank=2, alpha=5), "attention", seed=0)
+    _randomise(parameters)
+    x_BNC = model.initial_latents([1, 2])
+    with torch.inference_mode():
+        model.velocity(x_BNC, 0.7, built.embeds, guidance)
+    gradients = []
+    for enable in (model.transformer.disable_gradient_checkpointing, model.transformer.enable_gradient_checkpointing):
+        enable()
+        velocity = model.velocity(x_BNC, 0.7, built.embeds, guidance)
+        gradients.append(
+            torch.autograd.grad(velocity.square().mean(), [p for _, p in parameters], materialize_grads=True)
+        )
+    assert max(float(gradient.abs().max()) for gradient in gradients[0]) > 1e-4
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("family", CASES, ids=str)
 def test_one_training_step(family: Family, built: Built, tmp_path: Path) -> None:
     """A whole run of one update, from the folder to the exported adapter."""
     height, width = family.size
@@ -262,10 +282,10 @@ def test_one_training_step(family: Family, built: Built, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("family", CASES, ids=str)
 def test_stock_diffusers_draws_the_trainers_image(family: Family, built: Built, tmp_path: Path) -> None:
-    """The exported adapter, alpha and rank not the same, against the adapter in place; and it is seen at all."""
+    """The exported adapter, on every linear layer and alpha not rank, against the one in place; it is seen at all."""
     guidance = family.guidances[-1]
     model = built.load()
-    _randomise(add_adapter(model, LoRASpec(rank=2, alpha=5), "attention", seed=0))
+    _randomise(add_adapter(model, LoRASpec(rank=2, alpha=5), "all", seed=0))
     ours = draw(model, built.embeds, [0], [SEEDS[0]], guidance)
     (name,) = export_adapter(model, tmp_path)
     pipeline = family.load_stock(built.folder)
