@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -220,20 +221,53 @@ class LoRASpec(SpecModel):
     ) = None
 
 
+# The end of diffusers' polynomial schedule.
+_POLYNOMIAL_END = 1e-7
+# factor:until_step, ..., factor
+_STEP_RULES = r"^(\d+(\.\d+)?:\d+,)*\d+(\.\d+)?$"
+
+
+def _default_learning_rate(given: dict[str, Any]) -> float:
+    return 2e-6 if given.get("mode") == "full" else 2e-4
+
+
+def _default_lora(given: dict[str, Any]) -> LoRASpec | None:
+    return None if given.get("mode") == "full" else LoRASpec()
+
+
 class TrainingSpec(SpecModel):
     """Optimiser, its schedule, and the numbers of the objective. `steps` counts optimizer steps.
 
+    `mode`: `lora` trains an adapter, `full` the transformer itself. The default learning rate goes with it: 2e-4 for an
+    adapter, the paper's 2e-6 for a full fine-tune. `lr_schedule` has the names of diffusers' schedules;
+    `lr_step_rules` goes with `piecewise_constant` ("1:100,0.1:200,0.01": times 1 for 100 steps, 0.1 up to step 200,
+    0.01 after), `lr_cycles` with `cosine_with_restarts`, `lr_power` with `polynomial`.
+
     `advantage_std_floor`: a group's deviations are divided by max(std, floor), so that groups which hardly differ do
     not have their noise amplified. `micro_batch_size` bounds how many images pass the network at once (None: by the
-    model's size); it never changes the result.
+    model's size); it never changes the result. `gradient_checkpointing` computes activations twice instead of keeping
+    them (`auto`: for models above 1e9 parameters).
     """
 
     steps: int = Field(default=300, ge=1, le=100_000)
     prompts_per_update: int = Field(default=8, ge=1, le=1024)
-    learning_rate: float = Field(default=2e-4, gt=0, le=1)
-    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    mode: Literal["lora", "full"] = "lora"
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    learning_rate: float = Field(default_factory=_default_learning_rate, gt=0, le=1)
     warmup_steps: int = Field(default=0, ge=0)
-    lora: LoRASpec = Field(default_factory=LoRASpec)
+    lr_step_rules: Annotated[str, StringConstraints(pattern=_STEP_RULES, max_length=1000)] | None = None
+    lr_cycles: int = Field(default=1, ge=1, le=1000)
+    lr_power: float = Field(default=1.0, gt=0, le=100)
+    lr_schedule: Literal[
+        "constant",
+        "constant_with_warmup",
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "polynomial",
+        "piecewise_constant",
+    ] = Field(default="constant", validate_default=True)
+    lora: LoRASpec | None = Field(default_factory=_default_lora)
     seed: int = Field(default=42, ge=0, lt=2**32)
     surrogate: Surrogate = "ppo_clip"
     clip_range: float = Field(default=1e-4, gt=0, lt=1)
@@ -248,8 +282,49 @@ class TrainingSpec(SpecModel):
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     kl_weight: float = Field(default=0.0, ge=0)
     updates_per_rollout: int = Field(default=1, ge=1, le=100)
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     micro_batch_size: int | None = Field(default=None, ge=1, le=65_536)
+    gradient_checkpointing: Literal["auto", True, False] = "auto"
+
+    @field_validator("lr_schedule")
+    @classmethod
+    def _schedule_has_what_it_needs(cls, value: str, info: ValidationInfo) -> str:
+        given = info.data
+        if (value == "piecewise_constant") != (given.get("lr_step_rules") is not None):
+            raise PydanticCustomError(
+                "lr_step_rules", "lr_schedule 'piecewise_constant' and lr_step_rules need each other"
+            )
+        if value == "piecewise_constant" and given.get("warmup_steps"):
+            raise PydanticCustomError(
+                "warmup_steps", "lr_schedule 'piecewise_constant' has no warm-up; write it into lr_step_rules"
+            )
+        if value == "polynomial" and given.get("learning_rate", 1) <= _POLYNOMIAL_END:
+            raise PydanticCustomError(
+                "learning_rate", f"lr_schedule 'polynomial' ends at {_POLYNOMIAL_END}; learning_rate must be above"
+            )
+        if value == "polynomial" and given.get("warmup_steps", 0) >= given.get("steps", math.inf):
+            raise PydanticCustomError("warmup_steps", "lr_schedule 'polynomial' needs warmup_steps below steps")
+        return value
+
+    @field_validator("lora")
+    @classmethod
+    def _lora_goes_with_lora(cls, value: LoRASpec | None, info: ValidationInfo) -> LoRASpec | None:
+        mode = info.data.get("mode")
+        if mode == "full" and value is not None:
+            raise PydanticCustomError("unexpected", "mode 'full' trains the transformer itself; lora goes with 'lora'")
+        if mode == "lora" and value is None:
+            raise PydanticCustomError("missing", "mode 'lora' needs the section lora; leave it out for its defaults")
+        return value
+
+    @field_validator("kl_weight")
+    @classmethod
+    def _kl_needs_the_base(cls, value: float, info: ValidationInfo) -> float:
+        if value > 0 and info.data.get("mode") == "full":
+            raise PydanticCustomError(
+                "unexpected",
+                "the KL term compares with the base model, which mode 'full' overwrites; allowed: 0, or mode 'lora'",
+            )
+        return value
 
     @field_validator("divergence_limit")
     @classmethod
@@ -367,7 +442,12 @@ class TrainSpec(SpecModel):
         # The family of a folder or a repository is known when the run starts, which checks it before it loads anything.
         base_model = info.data.get("base_model")
         entry = catalogue.MODELS.get(base_model) if isinstance(base_model, str) else None
-        if entry is not None and (refused := refused_format(value.formats, entry.family)):
+        training = info.data.get("training")
+        refused = refused_format(value.formats, entry.family) if entry is not None else None
+        if training is not None and training.mode == "full" and value.formats != ["diffusers"]:
+            index = next(index for index, name in enumerate(value.formats) if name != "diffusers")
+            refused = index, f"{value.formats[index]!r} is a format of adapters; mode 'full' leaves 'diffusers'"
+        if refused is not None:
             index, reason = refused
             kind = PydanticCustomError("unsupported_format", "{reason}", {"reason": reason})
             problem = InitErrorDetails(type=kind, loc=("formats", index), input=value.formats[index])
@@ -450,7 +530,9 @@ def error_items(error: ValidationError) -> list[dict[str, Any]]:
     Pydantic names the chosen member of such a union in the location: it becomes "#member", which is no part of a
     JSON pointer.
     """
-    return [_without_tags(dict(item)) for item in error.errors(include_url=False)]
+    # A default that follows another field has nothing to say when that field, or one beside it, is wrong.
+    found = [item for item in error.errors(include_url=False) if item["type"] != "default_factory_not_called"]
+    return [_without_tags(dict(item)) for item in found]
 
 
 def _without_tags(item: dict[str, Any]) -> dict[str, Any]:

@@ -65,8 +65,8 @@ def target_modules(transformer: nn.Module, targets: str | Sequence[str], target_
     return sorted(set(chosen))
 
 
-def adapter_tensors(parameters: list[tuple[str, nn.Parameter]]) -> dict[str, Tensor]:
-    """Returns the adapter's tensors by name, detached, on the CPU."""
+def trained_tensors(parameters: list[tuple[str, nn.Parameter]]) -> dict[str, Tensor]:
+    """Returns the trained tensors by name, detached, on the CPU."""
     return {name: parameter.detach().cpu().contiguous() for name, parameter in parameters}
 
 

@@ -9,7 +9,7 @@ Axis letters: A active step, P prompt, G group member, B prompts of one micro-ba
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,13 +67,21 @@ class PolicyLoss:
     """Accumulates the gradient of the objective over a rollout, and remembers the old log-probabilities.
 
     On the first pass the old log-probability is the new one, detached: the ratio is exactly 1 and the gradient is the
-    policy gradient. Later passes over the same rollout use the remembered ones.
+    policy gradient. Later passes over the same rollout use the remembered ones. `scale` is applied to the loss before
+    every backward.
     """
 
-    def __init__(self, model: ModelAdapter, sampler: Sampler, objective: Objective) -> None:
+    def __init__(
+        self,
+        model: ModelAdapter,
+        sampler: Sampler,
+        objective: Objective,
+        scale: Callable[[Tensor], Tensor] = lambda loss: loss,
+    ) -> None:
         self._model = model
         self._sampler = sampler
         self._objective = objective
+        self._scale = scale
 
     def accumulate(
         self, rollout: Rollout, advantages: Advantages, embeds: PromptEmbeds, old_log_probs_APG: Tensor | None
@@ -131,7 +139,7 @@ class PolicyLoss:
         total = loss + self._objective.kl_weight * kl
         if not torch.isfinite(total):
             raise NonFiniteError(f"the loss of active step {branch.step.start} is {total.item()}")
-        torch.autograd.backward(total / num_groups)
+        torch.autograd.backward(self._scale(total / num_groups))
         deviation_BG = (ratio_BG.detach() - 1).abs()
         outside = (deviation_BG > self._objective.clip_range).float().mean(-1).sum()
         sums = torch.stack([total.detach(), kl.detach(), outside, deviation_BG.mean(-1).sum()])

@@ -1,7 +1,8 @@
-"""The policy: base model, adapter, optimiser and average, and one optimizer step over a rollout.
+"""The policy: base model, what is trained of it, optimiser and average, and one optimizer step over a rollout.
 
 Which weights are used when: the rollout draws with the trained adapter folded in; the update differentiates through
-the adapter's own layers; evaluation and export use the average when the spec asks for one.
+the adapter's own layers; evaluation and export use the average when the spec asks for one. In mode `full` there is no
+adapter, and rollout and update see the same weights.
 """
 
 from __future__ import annotations
@@ -10,18 +11,23 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from egrpo.advantage import Advantages
 from egrpo.checkpoint import Checkpoint
-from egrpo.config import TrainingSpec, TrainSpec
+from egrpo.config import TrainSpec
 from egrpo.ema import EMA
 from egrpo.errors import CheckpointError, NonFiniteError
-from egrpo.lora import adapter_tensors, add_adapter, folded_weights
+from egrpo.full import reloaded_base, train_transformer
+from egrpo.lora import add_adapter, base_weights, folded_weights, trained_tensors
 from egrpo.loss import LossStats, Objective, PolicyLoss
+from egrpo.models import resolve
 from egrpo.models.adapter import ModelAdapter, PromptEmbeds
+from egrpo.optimizer import learning_rates, load_optimizer, make_optimizer, optimizer_tensors
+from egrpo.precision import LossScale, choose_precision
 from egrpo.rollout import Rollout, Sampler
 
 
@@ -32,22 +38,15 @@ class UpdateStats:
     loss: LossStats
     grad_norm: float
     learning_rate: float
+    is_skipped: bool  # gradients overflowed float16, and the parameters are as before
 
 
-def learning_rate_at(step: int, spec: TrainingSpec) -> float:
-    """Returns the learning rate of the optimizer step after `step` finished ones.
-
-    It rises linearly over `warmup_steps`, then is constant or falls to 0 at `steps`, linearly or as a half cosine.
-    """
-    if step < spec.warmup_steps:
-        return spec.learning_rate * (step + 1) / spec.warmup_steps
-    done = (step - spec.warmup_steps) / max(1, spec.steps - spec.warmup_steps)
-    factors = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}
-    return spec.learning_rate * factors[spec.lr_schedule]
+# Above this the activations of a forward are computed twice rather than kept, unless the spec says otherwise.
+_LARGE_MODEL_PARAMETERS = 10**9
 
 
 class Policy:
-    """A base model with a trained adapter."""
+    """A base model with a trained adapter or, in mode `full`, with all of its transformer trained."""
 
     def __init__(
         self, model: ModelAdapter, spec: TrainSpec, default_targets: str, check_stop: Callable[[], None]
@@ -55,17 +54,21 @@ class Policy:
         training = spec.training
         self.model = model
         self._spec = training
-        self.parameters = add_adapter(model, training.lora, default_targets, training.seed)
-        self._optimizer = torch.optim.AdamW(
-            [parameter for _, parameter in self.parameters],
-            lr=training.learning_rate,
-            betas=(training.adam_beta1, training.adam_beta2),
-            weight_decay=training.weight_decay,
-        )
+        self._base = resolve(spec.base_model)[1:]
+        self.precision = choose_precision(training.precision, model.device)
+        if training.lora is not None:
+            self.parameters = add_adapter(model, training.lora, default_targets, training.seed)
+        else:
+            self.parameters = train_transformer(model)
+        self.is_checkpointing_gradients = _set_gradient_checkpointing(model, training.gradient_checkpointing)
+        self._optimizer = make_optimizer(self.parameters, training)
+        self._learning_rate = learning_rates(training)
         self._ema = EMA(self.parameters, training.ema_decay) if training.ema_decay else None
         size = training.micro_batch_size or model.micro_batch_size
         self.sampler = Sampler(model, spec.method.guidance_scale, size, check_stop)
-        self._loss = PolicyLoss(model, self.sampler, Objective(training.clip_range, training.kl_weight))
+        self._scale = LossScale(self.precision, model.device)
+        objective = Objective(training.clip_range, training.kl_weight)
+        self._loss = PolicyLoss(model, self.sampler, objective, self._scale.scale)
 
     def update(
         self,
@@ -80,26 +83,35 @@ class Policy:
         Raises:
             NonFiniteError: the loss or the gradient norm is not finite; the parameters are as before.
         """
-        rate = learning_rate_at(step, self._spec)
+        rate = self._learning_rate(step)
         self._optimizer.param_groups[0]["lr"] = rate
         for _, parameter in self.parameters:
             # Always there, also when no group has anything to say: the optimizer's momentum then acts alone, and acts
             # alike before and after a resume.
             parameter.grad = torch.zeros_like(parameter)
         stats, log_probs_APG = self._loss.accumulate(rollout, advantages, embeds, old_log_probs_APG)
+        self._scale.unscale(self._optimizer)
         parameters = [parameter for _, parameter in self.parameters]
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, self._spec.max_grad_norm))
-        if not math.isfinite(norm):
+        if not math.isfinite(norm) and not self._scale.is_enabled:
             raise NonFiniteError(f"the gradient norm of optimizer step {step + 1} is {norm}")
-        self._optimizer.step()
-        if self._ema is not None:
+        is_made = self._scale.step(self._optimizer)
+        if self._ema is not None and is_made:
             self._ema.update()
-        return UpdateStats(stats, norm, rate), log_probs_APG
+        return UpdateStats(stats, norm, rate, not is_made), log_probs_APG
 
     @contextmanager
     def rollout_weights(self) -> Iterator[None]:
-        """The trained adapter, in its fastest form, inside the block."""
+        """The trained weights, in their fastest form, inside the block."""
         with folded_weights(self.model.transformer):
+            yield
+
+    @contextmanager
+    def base_weights(self) -> Iterator[None]:
+        """The base model inside the block."""
+        is_adapter = self._spec.lora is not None
+        transformer = self.model.transformer
+        with base_weights(transformer) if is_adapter else reloaded_base(transformer, *self._base):
             yield
 
     @contextmanager
@@ -113,7 +125,12 @@ class Policy:
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Returns everything that training changes, by file and name."""
-        groups = {"adapter": adapter_tensors(self.parameters), "optimizer": self._optimizer_tensors()}
+        groups = {
+            self._file: trained_tensors(self.parameters),
+            "optimizer": optimizer_tensors(self._optimizer, self.parameters),
+        }
+        if scale := self._scale.tensors():
+            groups["loss_scale"] = scale
         return groups if self._ema is None else {**groups, "ema": self._ema.tensors()}
 
     def load(self, checkpoint: Checkpoint) -> None:
@@ -123,30 +140,28 @@ class Policy:
             CheckpointError: the tensors are of another adapter.
         """
         try:
-            _copy(dict(self.parameters), checkpoint.tensors("adapter"))
-            self._load_optimizer(checkpoint.tensors("optimizer"))
+            _copy(dict(self.parameters), checkpoint.tensors(self._file))
+            load_optimizer(self._optimizer, self.parameters, checkpoint.tensors("optimizer"))
+            self._scale.load(checkpoint.tensors("loss_scale"))
             if self._ema is not None:
                 self._ema.load(checkpoint.tensors("ema"))
         except (KeyError, RuntimeError) as error:
-            raise CheckpointError(f"{checkpoint.path} holds another adapter: {error}") from error
+            raise CheckpointError(f"{checkpoint.path} holds other weights: {error}") from error
 
-    def _optimizer_tensors(self) -> dict[str, Tensor]:
-        tensors = {}
-        for name, parameter in self.parameters:
-            for key, value in self._optimizer.state.get(parameter, {}).items():
-                tensors[f"{name}:{key}"] = value.detach().cpu()
-        return tensors
-
-    def _load_optimizer(self, tensors: dict[str, Tensor]) -> None:
-        for name, parameter in self.parameters:
-            keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"{name}:{key}" in tensors]
-            state = {key: tensors[f"{name}:{key}"] for key in keys}
-            self._optimizer.state[parameter] = {
-                key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
-            }
+    @property
+    def _file(self) -> str:
+        return "adapter" if self._spec.lora is not None else "transformer"
 
 
 def _copy(parameters: dict[str, torch.nn.Parameter], tensors: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[name])
+
+
+def _set_gradient_checkpointing(model: ModelAdapter, setting: Literal["auto", True, False]) -> bool:
+    size = sum(parameter.numel() for parameter in model.transformer.parameters())
+    is_on = size > _LARGE_MODEL_PARAMETERS if setting == "auto" else setting
+    if is_on:
+        model.transformer.enable_gradient_checkpointing()
+    return is_on

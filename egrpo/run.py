@@ -32,9 +32,10 @@ from egrpo.evaluate import (
 from egrpo.events import METRICS_FILE, EventWriter, file_entries
 from egrpo.export import export_adapter
 from egrpo.export.base_model import describe
-from egrpo.lora import base_weights
+from egrpo.full import export_transformer
 from egrpo.models import load_model, resolve
 from egrpo.models.adapter import ModelAdapter, PromptEmbeds
+from egrpo.optimizer import check_optimizer
 from egrpo.policy import Policy
 from egrpo.schedule import MergePlan
 from egrpo.scoring import WeightedReward, load_rewards
@@ -101,7 +102,9 @@ class Run:
         output.mkdir(parents=True, exist_ok=True)
         (output / "spec.json").write_text(spec.model_dump_json(indent=1) + "\n")
         loaded = list(rewards) if rewards is not None else load_rewards(spec)
-        model = load_model(spec, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        check_optimizer(spec.training, device)
+        model = load_model(spec, device)
         entry = resolve(spec.base_model)[0]
         policy = Policy(model, spec, entry.default_lora_targets if entry else _DEFAULT_TARGETS, check_stop)
         events.phase("warming_up")
@@ -199,7 +202,10 @@ class Run:
         self.events.phase("exporting")
         with self.policy.deployed_weights():
             folder = self.output / ADAPTER
-            names = export_adapter(self.model, folder, self.spec.export.formats, describe(self.spec.base_model))
+            if self.spec.training.lora is None:
+                names = export_transformer(self.model, folder)
+            else:
+                names = export_adapter(self.model, folder, self.spec.export.formats, describe(self.spec.base_model))
         files = file_entries(folder, names)
         self.events.checkpoint(self.step, "adapter", ADAPTER, files, self.history.reward_at(self.step))
         prompts = self.evaluation_set.prompts
@@ -250,7 +256,7 @@ class Run:
         if all(path.exists() for path in paths):
             pixels = np.stack([np.asarray(Image.open(path)) for path in paths]).astype(np.float32) / 255
             return torch.from_numpy(pixels).permute(0, 3, 1, 2)
-        with base_weights(self.model.transformer) if step == 0 else self.policy.deployed_weights():
+        with self.policy.base_weights() if step == 0 else self.policy.deployed_weights():
             return draw_samples(self.model, self.policy.sampler, self.evaluation_set)
 
     def _training_curve(self) -> list[tuple[int, float]]:
@@ -297,9 +303,13 @@ class Run:
         overlap = set(self.train_prompts) & set(self.evaluation_set.prompts)
         self.events.log(
             f"{len(self.train_prompts)} training prompts, {len(self.evaluation_set.prompts)} evaluation prompts, "
-            f"{training.precision} on {self.model.device}, micro-batch {self.policy.sampler.micro_batch_size}, "
-            f"{sum(p.numel() for _, p in self.policy.parameters)} trained parameters, merged steps {steps}"
+            f"micro-batch {self.policy.sampler.micro_batch_size} on {self.model.device}, "
+            f"{sum(p.numel() for _, p in self.policy.parameters)} trained parameters ({training.mode}), "
+            f"{'with' if self.policy.is_checkpointing_gradients else 'without'} gradient checkpointing, "
+            f"merged steps {steps}"
         )
+        precision = self.policy.precision
+        self.events.log(f"the network computes in {precision.name}: {precision.reason}")
         if overlap:
             self.events.log(f"{len(overlap)} evaluation prompts are also trained on", level="warning")
 

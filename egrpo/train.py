@@ -126,5 +126,6 @@ def _update_metrics(stats: UpdateStats) -> dict[str, float]:
         "ratio_deviation": stats.loss.ratio_deviation,
         "grad_norm": stats.grad_norm,
         "learning_rate": stats.learning_rate,
+        "skipped_update": float(stats.is_skipped),
         "update_evaluations": float(stats.loss.network_evaluations),
     }

@@ -52,7 +52,7 @@ def spec_document(model: Path, **sections: Any) -> dict[str, Any]:
         "checkpoint": {"every_steps": 2},
     }
     for name, section in sections.items():
-        document[name] = {**document[name], **section} if isinstance(section, dict) else section
+        document[name] = {**document.get(name, {}), **section} if isinstance(section, dict) else section
     return document
 
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 # Where the adapter of a pipeline class lives. Imported when a spec needs it, since each module imports its pipeline.
 FAMILIES: dict[str, tuple[str, str]] = {
     "FluxPipeline": ("egrpo.models.flux", "FluxAdapter"),
-    "Flux2KleinPipeline": ("egrpo.models.flux2_klein", "Flux2KleinAdapter"),
     "QwenImagePipeline": ("egrpo.models.qwen_image", "QwenImageAdapter"),
     "ZImagePipeline": ("egrpo.models.z_image", "ZImageAdapter"),
 }
@@ -39,18 +38,25 @@ def load_model(spec: TrainSpec, device: torch.device) -> ModelAdapter:
     """
     import torch
 
+    from egrpo.precision import autocast_forward, choose_precision
+
     entry, source, revision = resolve(spec.base_model)
     adapter = family_of(source, revision)
     check_formats(spec.export.formats, adapter.family)
-    return adapter.load(
+    dtype, is_full = choose_precision(spec.training.precision, device).dtype, spec.training.mode == "full"
+    model = adapter.load(
         source,
         revision=revision,
-        dtype=torch.bfloat16 if spec.training.precision == "bfloat16" else torch.float32,
+        dtype=dtype,
+        transformer_dtype=torch.float32 if is_full else dtype,
         device=device,
         height=spec.height or (entry.height if entry else None),
         width=spec.width or (entry.width if entry else None),
         max_sequence_length=entry.max_sequence_length if entry else None,
     )
+    if is_full and dtype != torch.float32:
+        autocast_forward(model.transformer, dtype, device)
+    return model
 
 
 def family_of(source: str, revision: str | None) -> type[ModelAdapter]:

@@ -37,7 +37,6 @@ _CPU_DECODE_PIXELS = 2**17
 _CUDA_DECODE_PIXELS = 2**21
 _ENCODE_BATCH = 64
 _DIGEST_LIMIT_BYTES = 2**30
-_LARGE_MODEL_PARAMETERS = 10**9
 
 
 @dataclass(frozen=True)
@@ -94,6 +93,7 @@ class ModelAdapter(ABC):
         *,
         revision: str | None = None,
         dtype: torch.dtype = torch.float32,
+        transformer_dtype: torch.dtype | None = None,
         device: torch.device | None = None,
         height: int | None = None,
         width: int | None = None,
@@ -101,17 +101,18 @@ class ModelAdapter(ABC):
     ) -> Self:
         """Returns the model of a pipeline folder or repository, frozen. Safetensors only, no remote code.
 
-        Height, width and text length default to the family's own.
+        Height, width and text length default to the family's own, and `transformer_dtype` to `dtype`.
 
         Raises:
             ModelError: the model is not there, is of another family, or the resolution does not fit its patches.
         """
         folder = Path(source)
+        dtypes = {"transformer": transformer_dtype or dtype, "default": dtype}
         diffusers.utils.logging.disable_progress_bar()
         transformers.utils.logging.disable_progress_bar()
         try:
             pipeline = cls.pipeline_class.from_pretrained(
-                source, revision=revision, dtype=dtype, use_safetensors=True, local_files_only=folder.is_dir()
+                source, revision=revision, dtype=dtypes, use_safetensors=True, local_files_only=folder.is_dir()
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise ModelError(f"base model {source!r} cannot be loaded: {error}") from error
@@ -231,8 +232,6 @@ def _freeze(pipeline: Any) -> None:
         if isinstance(component, torch.nn.Module):
             component.requires_grad_(False)
             component.eval()
-    if sum(p.numel() for p in pipeline.transformer.parameters()) > _LARGE_MODEL_PARAMETERS:
-        pipeline.transformer.enable_gradient_checkpointing()
 
 
 def _digest(folder: Path) -> str | None:

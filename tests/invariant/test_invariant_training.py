@@ -82,6 +82,29 @@ def test_killed_and_resumed_from_an_older_checkpoint_is_bit_the_same(random_flux
     assert rows == (tmp_path / "straight" / "metrics.ndjson").read_text().count("\n")
 
 
+def test_gradient_checkpointing_changes_nothing(random_flux: Path, tmp_path: Path) -> None:
+    training = {"steps": 2}
+    kept = adapter(short_spec(random_flux, training=training), tmp_path / "kept")
+    twice = adapter(short_spec(random_flux, training={**training, "gradient_checkpointing": True}), tmp_path / "twice")
+    assert all(torch.equal(kept[name], twice[name]) for name in kept)
+
+
+def test_a_full_fine_tune_stopped_and_resumed_is_bit_the_same(random_flux: Path, tmp_path: Path) -> None:
+    training = {"steps": 3, "mode": "full", "lora": None, "learning_rate": 1e-4, "ema_decay": 0.5}
+    spec = short_spec(random_flux, training=training, checkpoint={"every_steps": 1})
+    train(spec, tmp_path / "straight", rewards=REWARDS)
+    with pytest.raises(StopRequested):
+        train(spec, tmp_path / "stopped", rewards=REWARDS, check_stop=stop_after(34))
+    train(spec, tmp_path / "stopped", rewards=REWARDS, resume=True)
+    for name in ("transformer", "optimizer", "ema", "rng"):
+        straight, resumed = (
+            load_file(tmp_path / run / "checkpoints" / "step-000003" / f"{name}.safetensors")
+            for run in ("straight", "stopped")
+        )
+        assert straight.keys() == resumed.keys()
+        assert all(torch.equal(straight[key], resumed[key]) for key in straight), name
+
+
 def test_the_seed_decides(random_flux: Path, tmp_path: Path) -> None:
     first = adapter(short_spec(random_flux, training={"steps": 2}), tmp_path / "a")
     same = adapter(short_spec(random_flux, training={"steps": 2}), tmp_path / "b")

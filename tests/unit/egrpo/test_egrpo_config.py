@@ -55,7 +55,7 @@ def test_three_fields_are_enough() -> None:
         (changed(training={"steps": "many"}), "/training/steps: Input should be a valid integer"),
         (changed(training={"steps": 0}), "Input should be greater than or equal to 1 (got 0); allowed: >= 1"),
         (changed(training={"learning_rate": float("nan")}), "/training/learning_rate: Input should be"),
-        (changed(training={"lr_schedule": "step"}), "'constant', 'linear' or 'cosine' (got 'step')"),
+        (changed(training={"lr_schedule": "step"}), "/training/lr_schedule: Input should be 'constant',"),
         (changed(training={"lora": {"targets": "mlp"}}), "/training/lora/targets: Input should be 'attention', "),
         (changed(training={"lora": {"targets": []}}), "/training/lora/targets: List should have at least 1 item"),
         (changed(method={"type": "dance"}), "/method/type: Input should be 'egrpo' (got 'dance')"),

@@ -21,7 +21,6 @@ from egrpo.ema import EMA
 from egrpo.errors import ConfigError, NonFiniteError, RewardError, StopRequested
 from egrpo.evaluate import paired_interval
 from egrpo.events import EventWriter
-from egrpo.policy import learning_rate_at
 from egrpo.rewards import RewardBatch
 from egrpo.scoring import WeightedReward
 from egrpo.state import Draws
@@ -256,19 +255,6 @@ def test_a_folder_with_a_run_is_not_written_over(random_flux: Path, tmp_path: Pa
         train(short_spec(random_flux), tmp_path, rewards=REWARDS)
     with pytest.raises(ConfigError, match="written by another spec"):
         train(short_spec(random_flux, training={"steps": 5}), tmp_path, rewards=REWARDS, resume=True)
-
-
-def test_learning_rates() -> None:
-    def rates(**training: Any) -> list[float]:
-        spec = short_spec(Path("/"), training={"steps": 10, "learning_rate": 1.0, **training}).training
-        return [learning_rate_at(step, spec) for step in range(10)]
-
-    assert rates() == [1.0] * 10
-    assert rates(lr_schedule="linear") == pytest.approx([1 - step / 10 for step in range(10)])
-    assert rates(lr_schedule="cosine")[5] == pytest.approx(0.5)
-    warm = rates(lr_schedule="linear", warmup_steps=4)
-    assert warm[:5] == pytest.approx([0.25, 0.5, 0.75, 1, 1])
-    assert warm[9] == pytest.approx(1 / 6)
 
 
 def test_prompts_come_in_shuffled_epochs() -> None:
