@@ -95,8 +95,9 @@ class FluxAdapter(ModelAdapter):
     def velocity(self, x_BNC: Tensor, t: float, embeds: PromptEmbeds, guidance: float) -> Tensor:
         """Returns the model's velocity (noise - data), float32 [B, N, C], one forward for the whole batch."""
         batch = len(x_BNC)
-        # As the pipeline does: times 1000 and back in float32, so that the time embedding is the same to the bit.
-        timestep = (torch.tensor(t, dtype=torch.float32, device=self.device) * 1000) / 1000
+        # As the pipeline does: times 1000 in float32, then the model's dtype, then back, so that the time embedding is
+        # the same to the bit.
+        timestep = (torch.tensor(t, dtype=torch.float32, device=self.device) * 1000).to(self.dtype) / 1000
         strength = None
         if self.transformer.config.guidance_embeds:
             strength = torch.full((batch,), guidance, dtype=torch.float32, device=self.device)

@@ -202,6 +202,28 @@ def test_bfloat16_keeps_float32_between_steps(family: Family, built: Built) -> N
 
 
 @pytest.mark.parametrize("family", CASES, ids=str)
+def test_bfloat16_gives_the_network_the_stock_pipelines_times(family: Family, built: Built) -> None:
+    """Where the pipeline rounds the time to its own dtype, training must see the rounded time that is deployed."""
+    times: dict[nn.Module, list[float]] = {}
+
+    def keep(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        time = named["timestep"] if "timestep" in named else arguments[1]
+        times.setdefault(module, []).append(float(time[0]))
+
+    model, stock = built.load(dtype=torch.bfloat16), family.load_stock(built.folder).to(torch.bfloat16)
+    for network in (model.transformer, stock.transformer):
+        network.register_forward_pre_hook(keep, with_kwargs=True)
+    x_BNC, embeds, guidance = model.initial_latents([1]), model.encode_prompts(PROMPTS[:1]), family.guidances[0]
+    with torch.no_grad():
+        for t in model.sigmas(STEPS)[:-1]:
+            model.velocity(x_BNC, t, embeds, guidance)
+    family.stock_image(stock, PROMPTS[0], 1, STEPS, guidance)
+    ours, theirs = (list(dict.fromkeys(found)) for found in times.values())
+    assert ours == theirs
+    assert len(ours) == STEPS
+
+
+@pytest.mark.parametrize("family", CASES, ids=str)
 def test_text_encoders_are_gone_when_dropped(family: Family, built: Built) -> None:
     model = built.load()
     model.drop_text_encoders()
