@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # Where the adapter of a pipeline class lives. Imported when a spec needs it, since each module imports its pipeline.
 FAMILIES: dict[str, tuple[str, str]] = {
     "FluxPipeline": ("egrpo.models.flux", "FluxAdapter"),
+    "Flux2KleinPipeline": ("egrpo.models.flux2_klein", "Flux2KleinAdapter"),
     "QwenImagePipeline": ("egrpo.models.qwen_image", "QwenImageAdapter"),
     "ZImagePipeline": ("egrpo.models.z_image", "ZImageAdapter"),
 }

@@ -71,7 +71,7 @@ class Family:
 
         height, width = size or self.size
         return pipeline(
-            prompt,
+            prompt=prompt,
             height=height,
             width=width,
             num_inference_steps=steps,
