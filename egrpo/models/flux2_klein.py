@@ -120,8 +120,9 @@ class Flux2KleinAdapter(ModelAdapter):
         return 2 if guidance > 1 and not self._is_distilled else 1
 
     def _forward(self, x_BNC: Tensor, t: float, sequence_BLD: Tensor) -> Tensor:
-        # As the pipeline does: times 1000 and back in float32, so that the time embedding is the same to the bit.
-        timestep = (torch.tensor(t, dtype=torch.float32, device=self.device) * 1000) / 1000
+        # As the pipeline does: times 1000 in float32, then the model's dtype, then back, so that the time embedding is
+        # the same to the bit.
+        timestep = (torch.tensor(t, dtype=torch.float32, device=self.device) * 1000).to(self.dtype) / 1000
         output: Tensor = self.transformer(
             hidden_states=x_BNC.to(self.dtype),
             timestep=timestep.expand(len(x_BNC)),
