@@ -21,8 +21,10 @@ from egrpo.rewards import FloatArray
 from egrpo.rollout import Sampler
 from egrpo.scoring import Scores, WeightedReward, images_in_batches, score_latents
 
-# Images of an evaluation that are kept as files: the first image of the first prompts.
+# Images of an evaluation that are kept as files: the first image of the first prompts, and those of highest and lowest
+# reward.
 MAX_SAMPLES = 16
+MAX_EXTREMES = 4
 _BOOTSTRAP_DRAWS = 10_000
 
 
@@ -58,11 +60,22 @@ class EvaluationSet:
 
 
 @dataclass(frozen=True)
+class Extreme:
+    """An image of an evaluation that is kept for its reward: kind `best` or `worst`, rank 0 being the most extreme."""
+
+    kind: str
+    rank: int
+    row: int
+    image_CHW: Tensor
+
+
+@dataclass(frozen=True)
 class Evaluation:
-    """One evaluation: per-image scores and the kept images, float32 [S, 3, H, W]."""
+    """One evaluation: per-image scores, the kept images, float32 [S, 3, H, W], and the best and worst ones."""
 
     scores: Scores
     images_SCHW: Tensor
+    extremes: tuple[Extreme, ...] = ()
 
     @property
     def reward(self) -> float:
@@ -73,6 +86,17 @@ class Evaluation:
     def strict_accuracy(self) -> float:
         """Share of images that passed."""
         return float(self.scores.passed_R.mean())
+
+    @property
+    def reward_means(self) -> dict[str, float]:
+        """Mean of every reward, by label."""
+        return {name: float(values.mean()) for name, values in self.scores.by_reward.items()}
+
+    def by_prompt(self, images_per_prompt: int) -> dict[str, list[list[float]]]:
+        """Returns [prompt][image] numbers by name: `reward`, `passed`, and `reward/<label>` of every reward."""
+        rewards = {f"reward/{name}": values for name, values in self.scores.by_reward.items()}
+        rows = {"reward": self.scores.reward_R, "passed": self.scores.passed_R.astype(float), **rewards}
+        return {name: values.reshape(-1, images_per_prompt).tolist() for name, values in rows.items()}
 
     def metrics(self) -> dict[str, float]:
         """Returns the means by metric name."""
@@ -90,7 +114,17 @@ def evaluate(
     prompts = [evaluation_set.prompts[p] for p in evaluation_set.prompt_of_row]
     groups, keep = evaluation_set.prompt_of_row, evaluation_set.sample_rows
     scores, images = score_latents(model, sampler, rewards, latents, prompts, groups, keep)
-    return Evaluation(scores, images)
+    return Evaluation(scores, images, _extremes(model, scores.reward_R, latents))
+
+
+def _extremes(model: ModelAdapter, reward_R: FloatArray, latents_RNC: Tensor) -> tuple[Extreme, ...]:
+    """Decodes the images of highest and lowest reward once more: while scoring, nobody knew which they would be."""
+    order, count = np.argsort(-reward_R, kind="stable").tolist(), min(MAX_EXTREMES, len(reward_R) // 2)
+    chosen = [("best", rank, row) for rank, row in enumerate(order[:count])]
+    chosen += [("worst", rank, row) for rank, row in enumerate(order[::-1][:count])]
+    latents = latents_RNC[[row for _, _, row in chosen]]
+    images = [image.cpu() for batch, _ in images_in_batches(model, latents) for image in batch]
+    return tuple(Extreme(*place, image) for place, image in zip(chosen, images, strict=True))
 
 
 def draw_samples(model: ModelAdapter, sampler: Sampler, evaluation_set: EvaluationSet) -> Tensor:
@@ -108,8 +142,10 @@ def save_png(image_CHW: Tensor, path: Path) -> None:
     Image.fromarray(pixels).save(path)
 
 
-def paired_interval(before_PM: FloatArray, after_PM: FloatArray, seed: int = 0) -> tuple[float, float]:
-    """Returns the 95 % bootstrap interval of the mean paired difference, resampling prompts.
+def paired_interval(
+    before_PM: FloatArray, after_PM: FloatArray, seed: int = 0, *, tail: float = 0.025
+) -> tuple[float, float]:
+    """Returns the bootstrap interval of the mean paired difference, resampling prompts: 95 % of it unless told else.
 
     Images of one prompt are no independent evidence, so whole prompts are drawn; with a single prompt, its images are.
     """
@@ -119,5 +155,5 @@ def paired_interval(before_PM: FloatArray, after_PM: FloatArray, seed: int = 0) 
     chunks = [
         units[rng.integers(len(units), size=(100, len(units)))].mean(axis=1) for _ in range(_BOOTSTRAP_DRAWS // 100)
     ]
-    low, high = np.quantile(np.concatenate(chunks), [0.025, 0.975])
+    low, high = np.quantile(np.concatenate(chunks), [tail, 1 - tail])
     return float(low), float(high)

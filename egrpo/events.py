@@ -55,12 +55,21 @@ class EventWriter:
         rows = [line for line in path.read_text().splitlines() if _is_at_most(line, step)]
         path.write_text("".join(row + "\n" for row in rows))
 
-    def sample(self, step: int, path: str, prompt: str, seed: int, rewards: Mapping[str, float], passed: bool) -> None:
-        """Publishes one evaluation image."""
+    def sample(
+        self,
+        step: int,
+        path: str,
+        prompt: str,
+        seed: int,
+        rewards: Mapping[str, float],
+        passed: bool,
+        kind: str = "evaluation",
+    ) -> None:
+        """Publishes one evaluation image; its kind is `evaluation` (the fixed grid), `best` or `worst`."""
         self._emit(
             "sample",
             step=step,
-            kind="evaluation",
+            kind=kind,
             path=path,
             prompt=prompt,
             seed=seed,

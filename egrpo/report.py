@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ def build_report(spec: TrainSpec, prompts: Sequence[str], history: History, mode
         "eval_reward_best": max(point.eval_reward for point in history.curve),
         "paired_delta": float((after - before).mean()),
         "paired_delta_ci95": [low, high],
+        "rewards": _by_reward(history),
+        "reward_hacking": history.hacking,
         "num_images": int(before.size),
         "seconds": round(history.seconds, 2),
         "training_seconds": round(history.training_seconds, 2),
@@ -53,6 +55,21 @@ def build_report(spec: TrainSpec, prompts: Sequence[str], history: History, mode
         "spec_digest": spec.digest(),
         "model_digest": model_digest,
     }
+
+
+def _by_reward(history: History) -> dict[str, Any]:
+    """Returns before, after and their paired difference of every reward by label, held-out ones too."""
+    found = {}
+    for name in history.latest:
+        if name.startswith("reward/") and name in history.before:
+            before, after = np.array(history.before[name]), np.array(history.latest[name])
+            found[name.removeprefix("reward/")] = {
+                "before": float(before.mean()),
+                "after": float(after.mean()),
+                "paired_delta": float((after - before).mean()),
+                "paired_delta_ci95": list(paired_interval(before, after)),
+            }
+    return found
 
 
 def write_report(report: dict[str, Any], run: Path) -> None:
@@ -92,19 +109,36 @@ def _wrapped(text: str, width: int) -> str:
     return first if not rest else f"{first}\n{rest if len(rest) <= width else rest[: width - 1] + '…'}"
 
 
-def draw_reward_curve(curve: Sequence[CurvePoint], training: Sequence[tuple[int, float]], path: Path) -> None:
-    """Draws evaluation reward and strict accuracy over optimizer steps, with the training reward behind them."""
+def draw_reward_curve(
+    curve: Sequence[CurvePoint], training: Mapping[str, Sequence[tuple[int, float]]], path: Path
+) -> None:
+    """Draws the evaluations over optimizer steps: reward and strict accuracy, and below every reward by itself.
+
+    `training` holds the curves of training by metric name: `reward_mean` and `reward/<label>/mean` are drawn behind.
+    """
     matplotlib.use("Agg", force=False)
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4), dpi=130, layout="constrained")
-    axes = figure.add_subplot()
-    if training:
-        axes.plot(*zip(*training, strict=True), color="0.8", linewidth=1, label="training reward")
+    labels = list(curve[0].rewards)
+    rows = 1 + (len(labels) > 1)  # a single reward is the reward
+    figure = Figure(figsize=(7, 4 * rows), dpi=130, layout="constrained")
+    panels = figure.subplots(rows, squeeze=False)[:, 0]
     steps = [point.step for point in curve]
-    axes.plot(steps, [point.eval_reward for point in curve], "o-", color="#1f77b4", label="evaluation reward")
-    axes.plot(steps, [point.strict_accuracy for point in curve], "s--", color="#d62728", label="strict accuracy")
-    axes.set_xlabel("optimizer step")
-    axes.grid(alpha=0.3)
-    axes.legend()
+    _draw_behind(panels[0], training.get("reward_mean", ()), "0.8", "training reward")
+    panels[0].plot(steps, [point.eval_reward for point in curve], "o-", color="#1f77b4", label="evaluation reward")
+    panels[0].plot(steps, [point.strict_accuracy for point in curve], "s--", color="#d62728", label="strict accuracy")
+    for index, label in enumerate(labels if rows > 1 else ()):
+        colour = f"C{index}"
+        _draw_behind(panels[1], training.get(f"reward/{label}/mean", ()), colour)
+        line = "o:" if label.startswith("held_out_") else "o-"
+        panels[1].plot(steps, [point.rewards.get(label) for point in curve], line, color=colour, label=label)
+    for axes in panels:
+        axes.grid(alpha=0.3)
+        axes.legend()
+    panels[-1].set_xlabel("optimizer step")
     figure.savefig(path)
+
+
+def _draw_behind(axes: Any, points: Sequence[tuple[int, float]], colour: str, label: str | None = None) -> None:
+    if points:
+        axes.plot(*zip(*points, strict=True), color=colour, linewidth=1, alpha=0.5 if label is None else 1, label=label)

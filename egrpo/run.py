@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from egrpo import checkpoint, report
+from egrpo import checkpoint, hacking, report
 from egrpo.batch import Batch
 from egrpo.config import TrainSpec
 from egrpo.errors import ConfigError, StopRequested
@@ -39,7 +39,7 @@ from egrpo.optimizer import check_optimizer
 from egrpo.policy import Policy
 from egrpo.schedule import MergePlan
 from egrpo.scoring import WeightedReward, load_rewards
-from egrpo.state import CurvePoint, Draws, History, history_from_json, history_to_json
+from egrpo.state import CurvePoint, Draws, History, RecordedEvaluation, history_from_json, history_to_json
 
 CHECKPOINTS, ADAPTER, SAMPLES = "checkpoints", "adapter", "samples"
 _DEFAULT_TARGETS = "attention"
@@ -214,30 +214,34 @@ class Run:
         captions = [prompts[p] for p in range(len(self.evaluation_set.sample_rows))]
         before, after = self._sample_images(0), self._sample_images(self.step)
         report.draw_contact_sheet(before, after, captions, min(4, len(captions)), self.output / report.CONTACT_SHEET)
-        report.draw_reward_curve(self.history.curve, self._training_curve(), self.output / report.REWARD_CURVE)
+        report.draw_reward_curve(self.history.curve, self._training_curves(), self.output / report.REWARD_CURVE)
         for name in (report.REPORT, report.CONTACT_SHEET, report.REWARD_CURVE):
             self.events.artifact(name)
         self.events.phase("done")
         return self.output / report.REPORT
 
     def _record(self, evaluation: Evaluation) -> None:
-        self.history.curve.append(CurvePoint(self.step, evaluation.reward, evaluation.strict_accuracy))
-        shape = (len(self.evaluation_set.prompts), self.evaluation_set.images_per_prompt)
-        images = {
-            "reward": evaluation.scores.reward_R.reshape(shape).tolist(),
-            "passed": evaluation.scores.passed_R.reshape(shape).astype(float).tolist(),
-        }
+        means = evaluation.reward_means
+        self.history.curve.append(CurvePoint(self.step, evaluation.reward, evaluation.strict_accuracy, means))
+        images = evaluation.by_prompt(self.evaluation_set.images_per_prompt)
         self.history.latest = images
+        self.history.recent = [*self.history.recent, RecordedEvaluation(self.step, images)][-1 - hacking.WINDOW :]
         if self.step == 0:
             self.history.before = images
         self.events.metric(self.step, evaluation.metrics())
         self._show(eval=f"{evaluation.reward:.3f}", strict=f"{evaluation.strict_accuracy:.2f}")
         for index, row in enumerate(self.evaluation_set.sample_rows):
-            self._publish_sample(evaluation, index, row)
+            path = self._sample_path(self.step, index)
+            self._publish_sample(evaluation, path, row, evaluation.images_SCHW[index], "evaluation")
+        for extreme in evaluation.extremes:
+            path = self._sample_path(self.step, extreme.rank, extreme.kind)
+            self._publish_sample(evaluation, path, extreme.row, extreme.image_CHW, extreme.kind)
+        self.history.hacking, told = hacking.extended(self.history.hacking, self.history.recent)
+        for message in told:
+            self.events.log(message, level="warning")
 
-    def _publish_sample(self, evaluation: Evaluation, index: int, row: int) -> None:
-        path = self._sample_path(self.step, index)
-        save_png(evaluation.images_SCHW[index], path)
+    def _publish_sample(self, evaluation: Evaluation, path: Path, row: int, image_CHW: Tensor, kind: str) -> None:
+        save_png(image_CHW, path)
         self.events.sample(
             self.step,
             str(path.relative_to(self.output)),
@@ -245,10 +249,12 @@ class Run:
             self.evaluation_set.seeds_R[row],
             evaluation.scores.of_row(row),
             bool(evaluation.scores.passed_R[row]),
+            kind,
         )
 
-    def _sample_path(self, step: int, index: int) -> Path:
-        return self.output / SAMPLES / f"step-{step:06d}" / f"{index:03d}.png"
+    def _sample_path(self, step: int, index: int, kind: str = "evaluation") -> Path:
+        name = f"{index:03d}.png" if kind == "evaluation" else f"{kind}-{index:03d}.png"
+        return self.output / SAMPLES / f"step-{step:06d}" / name
 
     def _sample_images(self, step: int) -> Tensor:
         """The kept images of the first or last step; drawn again where a resumed run does not have the files."""
@@ -259,10 +265,13 @@ class Run:
         with self.policy.base_weights() if step == 0 else self.policy.deployed_weights():
             return draw_samples(self.model, self.policy.sampler, self.evaluation_set)
 
-    def _training_curve(self) -> list[tuple[int, float]]:
+    def _training_curves(self) -> dict[str, list[tuple[int, float]]]:
         path = self.output / METRICS_FILE
-        rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-        return [(row["step"], row["values"]["reward_mean"]) for row in rows if "reward_mean" in row["values"]]
+        curves: dict[str, list[tuple[int, float]]] = {}
+        for row in map(json.loads, path.read_text().splitlines() if path.exists() else ()):
+            for name, value in row["values"].items():
+                curves.setdefault(name, []).append((row["step"], value))
+        return curves
 
     def _show(self, **fields: str) -> None:
         if self._bar is not None:
@@ -310,6 +319,12 @@ class Run:
         )
         precision = self.policy.precision
         self.events.log(f"the network computes in {precision.name}: {precision.reason}")
+        evaluated = self.evaluation_set
+        enough = hacking.has_enough_units(len(evaluated.prompts), evaluated.images_per_prompt)
+        if any(weighted.is_held_out for weighted in self.rewards) and not enough:
+            self.events.log(
+                f"no warning of reward hacking: it takes {hacking.MIN_UNITS} evaluation prompts to tell it from chance"
+            )
         if overlap:
             self.events.log(f"{len(overlap)} evaluation prompts are also trained on", level="warning")
 

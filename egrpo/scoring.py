@@ -72,6 +72,17 @@ class Scores:
         return {name: float(values[row]) for name, values in {**self.by_reward, **self.metrics}.items()}
 
 
+def training_metrics(scores: Scores, rows: slice, num_flat_by_reward: Sequence[int]) -> dict[str, float]:
+    """Returns mean, std, best, worst and the number of flat groups of every optimised reward, of some rows."""
+    found: dict[str, float] = {}
+    for (label, values_R), num_flat in zip(scores.by_reward.items(), num_flat_by_reward, strict=True):
+        values = values_R[rows]
+        numbers = {"mean": values.mean(), "std": values.std(), "best": values.max(), "worst": values.min()}
+        found |= {f"reward/{label}/{name}": float(value) for name, value in numbers.items()}
+        found[f"reward/{label}/flat_groups"] = float(num_flat)
+    return found
+
+
 def images_in_batches(model: ModelAdapter, latents_RNC: Tensor) -> Iterator[tuple[Tensor, slice]]:
     """Yields decoded images and the rows that they are, a batch at a time."""
     for start in range(0, len(latents_RNC), model.decode_batch_size):

@@ -16,20 +16,34 @@ _DRAWS, _NOISE = 0, 1
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One evaluation in short."""
+    """One evaluation in short; `rewards` holds the mean of every reward by its label."""
 
     step: int
     eval_reward: float
     strict_accuracy: float
+    rewards: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RecordedEvaluation:
+    """The scores of an evaluation's images, [prompt][image]: `reward`, `passed`, and `reward/<label>` of every one."""
+
+    step: int
+    images: dict[str, list[list[float]]]
 
 
 @dataclass
 class History:
-    """Evaluations so far: the curve, and per image the first and the latest scores and pass flags."""
+    """Evaluations so far: the curve, and per image the first and the latest scores and pass flags.
+
+    `recent` are the latest evaluations, as many as `egrpo.hacking` looks at; `hacking` the stretches that it found.
+    """
 
     curve: list[CurvePoint] = field(default_factory=list)
     before: dict[str, list[list[float]]] = field(default_factory=dict)
     latest: dict[str, list[list[float]]] = field(default_factory=dict)
+    recent: list[RecordedEvaluation] = field(default_factory=list)
+    hacking: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     training_seconds: float = 0.0
 
@@ -90,4 +104,6 @@ def history_to_json(history: History) -> dict[str, Any]:
 
 def history_from_json(document: dict[str, Any]) -> History:
     """Returns the history that `history_to_json` wrote."""
-    return History(**{**document, "curve": [CurvePoint(**point) for point in document["curve"]]})
+    curve = [CurvePoint(**point) for point in document["curve"]]
+    recent = [RecordedEvaluation(**evaluation) for evaluation in document.get("recent", [])]
+    return History(**{**document, "curve": curve, "recent": recent})

@@ -19,7 +19,7 @@ from egrpo.policy import UpdateStats
 from egrpo.rollout import Rollout, roll_out
 from egrpo.run import Run
 from egrpo.schedule import MergedStep
-from egrpo.scoring import NO_GROUP, Scores, WeightedReward, score_latents
+from egrpo.scoring import NO_GROUP, Scores, WeightedReward, score_latents, training_metrics
 
 
 def train(
@@ -109,6 +109,7 @@ def _rollout_metrics(
         "passed_fraction": float(scores.passed_R[num_prompts:].mean()),
         "anchor_reward": float(scores.reward_R[:num_prompts].mean()),
         "anchor_passed_fraction": float(scores.passed_R[:num_prompts].mean()),
+        **training_metrics(scores, slice(num_prompts, None), advantages.num_flat_by_reward),
         "zero_variance_groups": float(advantages.num_flat),
         "advantage_abs_mean": float(np.abs(advantages.values_APG).mean()),
         "num_active_steps": float(len(steps)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,13 @@ def test_the_report(finished: tuple[Path, list[dict[str, Any]]]) -> None:
     assert 0 < report["training_seconds"] <= report["seconds"]
     assert report["spec"]["training"]["ema_decay"] == 0.5
     assert len(report["model_digest"]) == 64
+    assert list(report["rewards"]) == ["redness", "held_out_constant"]
+    redness = report["rewards"]["redness"]
+    assert (redness["before"], redness["after"]) == (report["eval_reward_before"], report["eval_reward_after"])
+    assert redness["paired_delta_ci95"] == report["paired_delta_ci95"]
+    assert report["rewards"]["held_out_constant"]["after"] == 0.25
+    assert report["curve"][1]["rewards"]["held_out_constant"] == 0.25
+    assert report["reward_hacking"] == []
 
 
 def test_metrics_of_every_step(finished: tuple[Path, list[dict[str, Any]]]) -> None:
@@ -102,6 +110,37 @@ def test_metrics_of_every_step(finished: tuple[Path, list[dict[str, Any]]]) -> N
     assert [row["step"] for row in evaluations] == [0, 2, 4]
     assert evaluations[0]["values"]["eval_held_out_constant"] == 0.25
     assert "eval_redness_green" in evaluations[0]["values"]
+    assert values["reward/redness/mean"] == values["reward_mean"]
+    assert values["reward/redness/best"] > values["reward/redness/worst"]
+
+
+def test_the_best_and_the_worst_of_an_evaluation_are_kept(finished: tuple[Path, list[dict[str, Any]]]) -> None:
+    run, events = finished
+    samples = [event for event in events if event["type"] == "sample" and event["step"] == 4]
+    scores = {kind: [e["rewards"]["redness"] for e in samples if e["kind"] == kind] for kind in ("best", "worst")}
+    assert scores["best"] == sorted(scores["best"], reverse=True)
+    assert scores["worst"] == sorted(scores["worst"])
+    assert min(scores["best"]) >= max(scores["worst"])
+    assert np.mean(scores["best"] + scores["worst"]) == pytest.approx(
+        json.loads((run / "report.json").read_text())["eval_reward_after"]
+    )
+    grid = {event["seed"]: event for event in samples if event["kind"] == "evaluation"}
+    again = [event for event in samples if event["kind"] != "evaluation" and event["seed"] in grid]
+    assert len(again) == 2
+    for event in again:
+        assert event["prompt"] == grid[event["seed"]]["prompt"]
+        pictures = [np.asarray(Image.open(run / e["path"])).astype(int) for e in (event, grid[event["seed"]])]
+        assert np.abs(pictures[0] - pictures[1]).max() <= 1
+
+
+def test_every_metric_is_documented(finished: tuple[Path, list[dict[str, Any]]]) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text()
+    cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    named = [name for cell in cells for name in re.findall("`([^`]+)`", cell)]
+    parts = {"<reward>": "(redness|held_out_constant)", "<detail>": "green"}
+    patterns = "|".join(re.sub("<[a-z]+>", lambda match: parts[match[0]], name) for name in named)
+    published = {name for event in finished[1] if event["type"] == "metric" for name in event["values"]}
+    assert not [name for name in published if not re.fullmatch(patterns, name)]
 
 
 def test_the_events_follow_the_protocol(finished: tuple[Path, list[dict[str, Any]]]) -> None:
@@ -118,8 +157,10 @@ def test_the_events_follow_the_protocol(finished: tuple[Path, list[dict[str, Any
     for event in [*states, *(e for e in events if e["type"] == "checkpoint" and e["kind"] == "adapter")]:
         assert all((run / event["path"] / file["path"]).stat().st_size == file["size_bytes"] for file in event["files"])
     samples = [event for event in events if event["type"] == "sample"]
-    assert len(samples) == 6
-    assert all((run / event["path"]).exists() and event["kind"] == "evaluation" for event in samples)
+    assert all((run / event["path"]).exists() for event in samples)
+    kinds_of_step = [event["kind"] for event in samples if event["step"] == 4]
+    assert kinds_of_step == ["evaluation"] * 2 + ["best"] * 2 + ["worst"] * 2
+    assert len(samples) == 3 * 6
     assert samples[0]["seed"] == 1234
     assert samples[1]["seed"] == 1236
     assert [e["path"] for e in events if e["type"] == "artifact"] == [
@@ -129,12 +170,13 @@ def test_the_events_follow_the_protocol(finished: tuple[Path, list[dict[str, Any
     ]
 
 
+@pytest.mark.parametrize("kind", ["evaluation", "best", "worst"])
 def test_the_exported_average_draws_the_published_sample(
-    finished: tuple[Path, list[dict[str, Any]]], random_flux: Path
+    finished: tuple[Path, list[dict[str, Any]]], random_flux: Path, kind: str
 ) -> None:
     """The last evaluation's image, drawn again by stock diffusers from the exported adapter."""
     run, events = finished
-    sample = [event for event in events if event["type"] == "sample"][-2]
+    sample = [event for event in events if event["type"] == "sample" and event["kind"] == kind][-2]
     pipeline = FluxPipeline.from_pretrained(random_flux, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.load_lora_weights(str(run / "adapter"), weight_name="pytorch_lora_weights.safetensors")
