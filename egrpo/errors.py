@@ -4,6 +4,7 @@
     ├── ConfigError(ValueError)          the spec or the command line is wrong           exit 2
     │   └── DispersionError              the merge plan over-disperses the latent
     ├── ModelError(RuntimeError)         the base model cannot be loaded                 exit 66
+    │   └── ModelGatedError              its licence must be accepted first               exit 77
     ├── RewardError(RuntimeError)        a reward raised or broke its protocol           exit 69
     ├── NonFiniteError(ArithmeticError)  a loss, gradient or reward is not finite        exit 65
     ├── CheckpointError(RuntimeError)    a checkpoint cannot be written or read          exit 70
@@ -37,6 +38,13 @@ class ModelError(EGRPOError, RuntimeError):
 
     code = "model_unavailable"
     exit_code = 66
+
+
+class ModelGatedError(ModelError):
+    """The base model's repository is gated and this machine has no access; the message says how to get it."""
+
+    code = "model_gated"
+    exit_code = 77
 
 
 class RewardError(EGRPOError, RuntimeError):

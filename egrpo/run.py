@@ -35,6 +35,7 @@ from egrpo.export.base_model import describe
 from egrpo.full import export_transformer
 from egrpo.models import load_model, resolve
 from egrpo.models.adapter import ModelAdapter, PromptEmbeds
+from egrpo.models.embeds_cache import EmbedsCache
 from egrpo.optimizer import check_optimizer
 from egrpo.policy import Policy
 from egrpo.schedule import MergePlan
@@ -66,7 +67,7 @@ class Run:
         self.history = History()
         self.step = 0
         self.pending: Batch | None = None
-        embeds = model.encode_prompts([*self.train_prompts, *eval_prompts])
+        embeds = model.encode_prompts([*self.train_prompts, *eval_prompts], EmbedsCache.default())
         model.drop_text_encoders()
         self._train_embeds = embeds[torch.arange(len(self.train_prompts), device=model.device)]
         eval_rows = torch.arange(len(self.train_prompts), len(embeds), device=model.device)

@@ -21,6 +21,7 @@ EXIT_NON_FINITE = 65
 EXIT_MODEL_UNAVAILABLE = 66
 EXIT_REWARD_FAILED = 69
 EXIT_STOPPED = 75
+EXIT_MODEL_GATED = 77
 
 _STDERR_LINES = 5
 _MESSAGE_CHARS = 2_000
@@ -44,6 +45,7 @@ _BY_EXIT_CODE: dict[int, tuple[str, bool, Actor]] = {
     EXIT_BAD_SPEC: ("invalid_spec", False, "user"),
     EXIT_NON_FINITE: ("non_finite_loss", False, "user"),
     EXIT_MODEL_UNAVAILABLE: ("model_unavailable", False, "system"),
+    EXIT_MODEL_GATED: ("model_gated", False, "user"),
     EXIT_REWARD_FAILED: ("reward_failed", False, "user"),
 }
 _CRASH_SIGNALS = frozenset(

@@ -6,7 +6,6 @@ its family.
 
 from __future__ import annotations
 
-import json
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +25,7 @@ FAMILIES: dict[str, tuple[str, str]] = {
     "FluxPipeline": ("egrpo.models.flux", "FluxAdapter"),
     "Flux2KleinPipeline": ("egrpo.models.flux2_klein", "Flux2KleinAdapter"),
     "QwenImagePipeline": ("egrpo.models.qwen_image", "QwenImageAdapter"),
+    "StableDiffusion3Pipeline": ("egrpo.models.sd3", "SD3Adapter"),
     "ZImagePipeline": ("egrpo.models.z_image", "ZImageAdapter"),
 }
 
@@ -64,20 +64,12 @@ def family_of(source: str, revision: str | None) -> type[ModelAdapter]:
     """Returns the adapter class for the pipeline class that a model's `model_index.json` names.
 
     Raises:
+        ModelGatedError: the repository is gated and this machine has no access.
         ModelError: there is no such file, or no family for what it names.
     """
-    path = Path(source) / "model_index.json"
-    if not path.is_file() and not Path(source).is_dir():
-        from huggingface_hub import hf_hub_download
+    from egrpo.models.loading import read_index
 
-        try:
-            path = Path(hf_hub_download(source, "model_index.json", revision=revision))
-        except (OSError, ValueError) as error:
-            raise ModelError(f"base model {source!r} cannot be loaded: {error}") from error
-    try:
-        name = json.loads(path.read_text()).get("_class_name")
-    except (OSError, ValueError) as error:
-        raise ModelError(f"base model {source!r} cannot be loaded: {error}") from error
+    name = read_index(source, revision).get("_class_name")
     if name not in FAMILIES:
         raise ModelError(
             f"base model {source!r} cannot be loaded: its model_index.json names the pipeline {name!r}; "

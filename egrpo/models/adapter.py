@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import diffusers
 import torch
-import transformers
 from torch import Tensor
 
 from egrpo.errors import ModelError
+from egrpo.models.embeds_cache import EmbedsCache, embeds_key
+from egrpo.models.loading import load_pipeline
 
 # Numbers in one activation of a forward, tokens times width. On CPU more than this no longer fits the caches and is
 # slower (measured with tiny-flux-shapes: 30 to 200 images are alike); on a GPU it is 7 FLUX.1 images of 512 pixels.
@@ -37,13 +37,16 @@ _CPU_DECODE_PIXELS = 2**17
 _CUDA_DECODE_PIXELS = 2**21
 _ENCODE_BATCH = 64
 _DIGEST_LIMIT_BYTES = 2**30
+_NEGATIVE = "negative_"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PromptEmbeds:
     """Encoded prompts: named tensors whose first axis is the prompt. Indexing selects prompts.
 
-    Every family names its own. What classifier-free guidance needs has names that begin with `negative_`.
+    Every family names its own. What classifier-free guidance needs has names that begin with `negative_`; it is the
+    same for every prompt and held once.
     """
 
     tensors: Mapping[str, Tensor]
@@ -77,6 +80,8 @@ class ModelAdapter(ABC):
 
     def __init__(self, pipeline: Any, *, height: int, width: int, max_sequence_length: int, digest: str | None) -> None:
         self._pipeline = pipeline
+        # Folder or repository, revision and dtype of the text encoders that are still to load; None if they are there.
+        self._source: tuple[str, str | None, torch.dtype] | None = None
         self.transformer: Any = pipeline.transformer
         self.vae: Any = pipeline.vae
         self.height, self.width = height, width
@@ -101,21 +106,15 @@ class ModelAdapter(ABC):
     ) -> Self:
         """Returns the model of a pipeline folder or repository, frozen. Safetensors only, no remote code.
 
-        Height, width and text length default to the family's own, and `transformer_dtype` to `dtype`.
+        Height, width and text length default to the family's own, and `transformer_dtype` to `dtype`. The text encoders
+        stay where they are until `encode_prompts` needs them.
 
         Raises:
             ModelError: the model is not there, is of another family, or the resolution does not fit its patches.
         """
-        folder = Path(source)
         dtypes = {"transformer": transformer_dtype or dtype, "default": dtype}
-        diffusers.utils.logging.disable_progress_bar()
-        transformers.utils.logging.disable_progress_bar()
-        try:
-            pipeline = cls.pipeline_class.from_pretrained(
-                source, revision=revision, dtype=dtypes, use_safetensors=True, local_files_only=folder.is_dir()
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-            raise ModelError(f"base model {source!r} cannot be loaded: {error}") from error
+        without = dict.fromkeys(cls._text_encoders())
+        pipeline = load_pipeline(cls.pipeline_class, source, revision, dtypes, without)
         pipeline.to(device or torch.device("cpu"))
         _freeze(pipeline)
         own_height, own_width = cls.default_size(pipeline)
@@ -127,8 +126,11 @@ class ModelAdapter(ABC):
             )
         cls.check_pipeline(pipeline, source)
         length = max_sequence_length or cls.default_sequence_length(pipeline)
-        digest = revision or (_digest(folder) if folder.is_dir() else None)
-        return cls(pipeline, height=height, width=width, max_sequence_length=length, digest=digest)
+        folder = Path(source)
+        digest = _digest(folder) if folder.is_dir() else revision
+        model = cls(pipeline, height=height, width=width, max_sequence_length=length, digest=digest)
+        model._source = (source, revision, dtype)
+        return model
 
     # What a family says about its pipelines.
 
@@ -190,15 +192,61 @@ class ModelAdapter(ABC):
         return 1
 
     @torch.inference_mode()
-    def encode_prompts(self, prompts: Sequence[str]) -> PromptEmbeds:
-        """Returns the embeddings of all prompts, by the pipeline's own encoding, in the order of the prompts."""
+    def encode_prompts(self, prompts: Sequence[str], cache: EmbedsCache | None = None) -> PromptEmbeds:
+        """Returns the embeddings of all prompts, by the pipeline's own encoding, in the order of the prompts.
+
+        What the cache holds is read from there; the text encoders are loaded only if something is missing. Without a
+        digest nothing says which weights an embedding is of, so nothing is read or kept.
+        """
+        if cache is not None and self.digest is None:
+            _log.warning("the model has no digest, so its encoded prompts are not kept for other runs")
+            cache = None
         parts = [
-            self._encode(list(prompts[start : start + _ENCODE_BATCH]))
+            self._encode_cached(list(prompts[start : start + _ENCODE_BATCH]), cache)
             for start in range(0, len(prompts), _ENCODE_BATCH)
         ]
         # Leaving inference mode needs a copy: these tensors take part in the policy's forward with gradients.
         with torch.inference_mode(False):
-            return PromptEmbeds({name: torch.cat([part[name] for part in parts]).clone() for name in parts[0]})
+            tensors = {
+                # One row that all prompts share.
+                name: parts[0][name].to(self.device).clone().expand(len(prompts), *parts[0][name].shape[1:])
+                if name.startswith(_NEGATIVE)
+                else torch.cat([part[name].to(self.device) for part in parts]).clone()
+                for name in parts[0]
+            }
+            return PromptEmbeds(tensors)
+
+    def _encode_cached(self, prompts: list[str], cache: EmbedsCache | None) -> dict[str, Tensor]:
+        if cache is None or self.digest is None:
+            return self._encode_now(prompts)
+        dtypes = [self.dtype, self._source[2] if self._source else self.dtype]
+        key = embeds_key(self.digest, self.family, dtypes, self.device.type, self.max_sequence_length, prompts)
+        tensors = cache.get(key)
+        if tensors is None:
+            tensors = self._encode_now(prompts)
+            cache.put(key, tensors)
+        return tensors
+
+    def _encode_now(self, prompts: list[str]) -> dict[str, Tensor]:
+        self._load_text_encoders()
+        tensors = self._encode(prompts)
+        return {name: tensor[:1] if name.startswith(_NEGATIVE) else tensor for name, tensor in tensors.items()}
+
+    @classmethod
+    def _text_encoders(cls) -> tuple[str, ...]:
+        return tuple(name for name in cls.text_components if name.startswith("text_encoder"))
+
+    def _load_text_encoders(self) -> None:
+        """Loads the text encoders from where the pipeline came from, unless they are there."""
+        names = self._text_encoders()
+        if self._source is None or any(getattr(self._pipeline, name) is not None for name in names):
+            return
+        source, revision, dtype = self._source
+        others = {name: part for name, part in self._pipeline.components.items() if name not in names}
+        loaded = load_pipeline(self.pipeline_class, source, revision, dtype, others)
+        for name in names:
+            encoder = getattr(loaded, name)
+            setattr(self._pipeline, name, encoder if encoder is None else encoder.requires_grad_(False).to(self.device))
 
     def drop_text_encoders(self) -> None:
         """Frees what only `encode_prompts` needs; it cannot be called afterwards."""
@@ -237,7 +285,7 @@ def _freeze(pipeline: Any) -> None:
 def _digest(folder: Path) -> str | None:
     files = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".json"))
     if sum(path.stat().st_size for path in files) > _DIGEST_LIMIT_BYTES:
-        logging.getLogger(__name__).warning("model folder is above 1 GiB, so its digest is not computed: %s", folder)
+        _log.warning("model folder is above 1 GiB, so its digest is not computed: %s", folder)
         return None
     digest = hashlib.sha256()
     for path in files:

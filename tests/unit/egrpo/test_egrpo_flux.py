@@ -1,4 +1,4 @@
-"""What is FLUX.1's own, and loading in general; what all families have in common is in `test_model_families`."""
+"""What is FLUX.1's own; what all families have in common is in `test_model_families`."""
 
 from __future__ import annotations
 
@@ -43,12 +43,6 @@ def test_many_prompts_are_encoded_in_parts(random_flux: Path) -> None:
 def test_a_missing_model_is_named() -> None:
     with pytest.raises(ModelError, match="'/nowhere/at-all' cannot be loaded"):
         FluxAdapter.load("/nowhere/at-all")
-
-
-def test_a_folder_that_is_no_pipeline_is_named(tmp_path: Path) -> None:
-    (tmp_path / "model_index.json").write_text("{}")
-    with pytest.raises(ModelError, match="cannot be loaded"):
-        FluxAdapter.load(str(tmp_path))
 
 
 def test_a_resolution_that_does_not_fit_is_named(random_flux: Path) -> None:
