@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from egrpo.errors import ModelError
 from egrpo.models.embeds_cache import EmbedsCache, embeds_key
@@ -35,7 +36,6 @@ _CUDA_BATCH_VOLUME = 2**25
 # Pixels decoded at once; measured likewise.
 _CPU_DECODE_PIXELS = 2**17
 _CUDA_DECODE_PIXELS = 2**21
-_ENCODE_BATCH = 64
 _DIGEST_LIMIT_BYTES = 2**30
 _NEGATIVE = "negative_"
 _log = logging.getLogger(__name__)
@@ -73,6 +73,8 @@ class ModelAdapter(ABC):
     pipeline_class: ClassVar[type[Any]]
     # Components of the pipeline that only `encode_prompts` needs.
     text_components: ClassVar[tuple[str, ...]] = ("text_encoder", "tokenizer")
+    # Prompts that pass the text encoders at once; what is kept on disk is kept by such batches.
+    encode_batch_size: ClassVar[int] = 64
     # Convolutions over images are up to 1.4 times as fast in this layout, on CPU as on GPU.
     vae_memory_format: ClassVar[torch.memory_format] = torch.channels_last
     # Regular expressions over full names of linear layers, for `training.lora.targets`.
@@ -165,7 +167,11 @@ class ModelAdapter(ABC):
 
     @abstractmethod
     def _encode(self, prompts: list[str]) -> dict[str, Tensor]:
-        """Returns the named tensors of a batch of prompts; lengths are padded to the same for every call."""
+        """Returns the named tensors of a batch of prompts.
+
+        Text of which the network sees every token is padded to `max_sequence_length`. Text with a mask may be padded to
+        the longest of the batch: `encode_prompts` pads to the longest of all.
+        """
 
     @abstractmethod
     def initial_latents(self, seeds: Sequence[int]) -> Tensor:
@@ -202,8 +208,8 @@ class ModelAdapter(ABC):
             _log.warning("the model has no digest, so its encoded prompts are not kept for other runs")
             cache = None
         parts = [
-            self._encode_cached(list(prompts[start : start + _ENCODE_BATCH]), cache)
-            for start in range(0, len(prompts), _ENCODE_BATCH)
+            self._encode_cached(list(prompts[start : start + self.encode_batch_size]), cache)
+            for start in range(0, len(prompts), self.encode_batch_size)
         ]
         # Leaving inference mode needs a copy: these tensors take part in the policy's forward with gradients.
         with torch.inference_mode(False):
@@ -211,7 +217,7 @@ class ModelAdapter(ABC):
                 # One row that all prompts share.
                 name: parts[0][name].to(self.device).clone().expand(len(prompts), *parts[0][name].shape[1:])
                 if name.startswith(_NEGATIVE)
-                else torch.cat([part[name].to(self.device) for part in parts]).clone()
+                else _joined([part[name].to(self.device) for part in parts])
                 for name in parts[0]
             }
             return PromptEmbeds(tensors)
@@ -273,6 +279,13 @@ class ModelAdapter(ABC):
         """How many images are decoded at once."""
         pixels = _CUDA_DECODE_PIXELS if self.device.type == "cuda" else _CPU_DECODE_PIXELS
         return max(1, pixels // (self.height * self.width))
+
+
+def _joined(batches: list[Tensor]) -> Tensor:
+    """Returns batches of prompts below each other; where text tokens (the second axis) are missing there are zeros."""
+    longest = max(tensor.shape[1] for tensor in batches)
+    missing = [(0, 0) * (tensor.ndim - 2) + (0, longest - tensor.shape[1]) for tensor in batches]
+    return torch.cat([functional.pad(tensor, widths) for tensor, widths in zip(batches, missing, strict=True)]).clone()
 
 
 def _freeze(pipeline: Any) -> None:

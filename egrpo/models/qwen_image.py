@@ -1,7 +1,7 @@
 """Qwen-Image, over the components of diffusers' stock `QwenImagePipeline`.
 
 Guidance above 1 is classifier-free guidance against the empty prompt, with the pipeline's own rescaling; at 1 or below
-there is none. Prompts differ in length: they are stored padded with a mask, and every batch is cut to its longest.
+there is none. Prompts differ in length: they are padded, with a mask, and every batch is cut to its longest.
 
 Axis letters: B batch, N image tokens, C packed channels, L text tokens, K tokens of the negative prompt, D text width,
 H W pixels.
@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from diffusers import QwenImagePipeline
 from torch import Tensor
-from torch.nn import functional
 
 from egrpo.errors import ModelError
 from egrpo.models.adapter import ModelAdapter, PromptEmbeds
@@ -37,6 +36,8 @@ class QwenImageAdapter(ModelAdapter):
 
     family: ClassVar[str] = "qwen_image"
     pipeline_class: ClassVar[type[Any]] = QwenImagePipeline
+    # The stock text encoder computes logits over its whole vocabulary: 64 long prompts would take 10 GB for them.
+    encode_batch_size: ClassVar[int] = 8
     # The VAE is made of three-dimensional convolutions.
     vae_memory_format: ClassVar[torch.memory_format] = torch.contiguous_format
     lora_target_sets: ClassVar[Mapping[str, str]] = {
@@ -88,10 +89,9 @@ class QwenImageAdapter(ModelAdapter):
     def _encode(self, prompts: list[str]) -> dict[str, Tensor]:
         sequence_BLD, mask_BL = self._encode_text(prompts)
         negative_BKD, _ = self._encode_text([NEGATIVE_PROMPT])
-        missing = self.max_sequence_length - sequence_BLD.shape[1]
         return {
-            "sequence_BLD": functional.pad(sequence_BLD, (0, 0, 0, missing)),
-            "mask_BL": functional.pad(mask_BL, (0, missing)),
+            "sequence_BLD": sequence_BLD,
+            "mask_BL": mask_BL,
             "negative_sequence_BKD": negative_BKD.expand(len(prompts), -1, -1),
         }
 

@@ -17,7 +17,7 @@ import torch
 from diffusers import ZImagePipeline
 from diffusers.pipelines.z_image.pipeline_z_image import get_default_z_image_sigmas
 from torch import Tensor
-from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from egrpo.models.adapter import ModelAdapter, PromptEmbeds
 from egrpo.models.dynamic_shift import scheduler_sigmas
@@ -36,6 +36,8 @@ class ZImageAdapter(ModelAdapter):
 
     family: ClassVar[str] = "z_image"
     pipeline_class: ClassVar[type[Any]] = ZImagePipeline
+    # The stock pipeline pads every prompt to the limit before the text encoder and keeps what all its layers give.
+    encode_batch_size: ClassVar[int] = 16
     lora_target_sets: ClassVar[Mapping[str, str]] = {
         "attention": rf"({_ATTENTION})$",
         "attention_mlp": rf"({_ATTENTION}|{_MLP})$",
@@ -74,11 +76,10 @@ class ZImageAdapter(ModelAdapter):
 
     def _encode(self, prompts: list[str]) -> dict[str, Tensor]:
         texts, negative = self._encode_text(prompts), self._encode_text([NEGATIVE_PROMPT])[0]
-        padded = [functional.pad(text, (0, 0, 0, self.max_sequence_length - len(text))) for text in texts]
-        positions = torch.arange(self.max_sequence_length, device=self.device)
+        lengths = torch.tensor([len(text) for text in texts], device=self.device)
         return {
-            "sequence_BLD": torch.stack(padded),
-            "mask_BL": torch.stack([positions < len(text) for text in texts]),
+            "sequence_BLD": pad_sequence(texts, batch_first=True),
+            "mask_BL": torch.arange(int(lengths.max()), device=self.device) < lengths[:, None],
             "negative_sequence_BKD": negative.expand(len(prompts), -1, -1),
         }
 

@@ -53,9 +53,10 @@ def test_guided_tokens_keep_the_norm_of_the_positive_velocity(qwen_image: QwenIm
 
 def test_padding_beyond_the_longest_prompt_of_a_batch_is_not_computed(qwen_image: QwenImageAdapter) -> None:
     """So that its contents are of no consequence, and most batches need no mask in their attention."""
-    embeds = qwen_image.encode_prompts(["a red circle", "a blue square"])
+    prompts = ["a red circle", "a blue square", "a blue square left of a yellow triangle"]
+    embeds = qwen_image.encode_prompts(prompts)[torch.tensor([0, 1])]
     lengths = embeds.tensors["mask_BL"].sum(dim=1)
-    assert lengths[0] == lengths[1] < qwen_image.max_sequence_length
+    assert lengths[0] == lengths[1] < embeds.tensors["mask_BL"].shape[1]
     spoiled = embeds.tensors["sequence_BLD"].clone()
     spoiled[:, int(lengths[0]) :] = torch.nan
     x_BNC = qwen_image.initial_latents([1, 2])
@@ -87,6 +88,21 @@ def test_prompts_longer_than_the_limit_are_cut(qwen_image: QwenImageAdapter, z_i
         assert embeds.tensors["mask_BL"].shape == (2, model.max_sequence_length)
         assert embeds.tensors["mask_BL"][0].all()
         assert not embeds.tensors["mask_BL"][1].all()
+
+
+def test_batches_of_different_lengths_are_encoded_as_each_alone(
+    qwen_image: QwenImageAdapter, z_image: ZImageAdapter
+) -> None:
+    """Nothing is longer than the longest prompt: padded to the limit, ten thousand prompts would fill a GPU."""
+    for model in (qwen_image, z_image):
+        prompts = [*["a red circle"] * model.encode_batch_size, "a blue square left of a yellow triangle"]
+        embeds = model.encode_prompts(prompts)
+        lengths = embeds.tensors["mask_BL"].sum(dim=1)
+        assert lengths[0] < lengths[-1] == embeds.tensors["sequence_BLD"].shape[1] < model.max_sequence_length
+        alone = model.encode_prompts(prompts[:1])
+        assert torch.equal(embeds.tensors["mask_BL"][0, : lengths[0]], alone.tensors["mask_BL"][0])
+        torch.testing.assert_close(embeds.tensors["sequence_BLD"][0, : lengths[0]], alone.tensors["sequence_BLD"][0])
+        assert not embeds.tensors["sequence_BLD"][0, lengths[0] :].any()
 
 
 def test_encoding_leaves_the_prompts_as_they_are(z_image: ZImageAdapter) -> None:
