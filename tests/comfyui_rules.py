@@ -63,10 +63,67 @@ _LAYERS: dict[str, tuple[tuple[str, str], ...]] = {
         (r"^proj_out$", "final_layer.linear"),
         (r"^norm_out\.linear$", "final_layer.adaLN_modulation.1"),
     ),
+    "flux2": (
+        *_FLUX_ATTENTION,
+        (r"^transformer_blocks\.(\d+)\.ff\.linear_in$", r"double_blocks.\1.img_mlp.0"),
+        (r"^transformer_blocks\.(\d+)\.ff\.linear_out$", r"double_blocks.\1.img_mlp.2"),
+        (r"^transformer_blocks\.(\d+)\.ff_context\.linear_in$", r"double_blocks.\1.txt_mlp.0"),
+        (r"^transformer_blocks\.(\d+)\.ff_context\.linear_out$", r"double_blocks.\1.txt_mlp.2"),
+        (r"^single_transformer_blocks\.(\d+)\.attn\.to_qkv_mlp_proj$", r"single_blocks.\1.linear1"),
+        (r"^single_transformer_blocks\.(\d+)\.attn\.to_out$", r"single_blocks.\1.linear2"),
+        (r"^(double_stream_modulation_img|double_stream_modulation_txt|single_stream_modulation)\.linear$", r"\1.lin"),
+        (r"^time_guidance_embed\.timestep_embedder\.linear_1$", "time_in.in_layer"),
+        (r"^time_guidance_embed\.timestep_embedder\.linear_2$", "time_in.out_layer"),
+        (r"^time_guidance_embed\.guidance_embedder\.linear_1$", "guidance_in.in_layer"),
+        (r"^time_guidance_embed\.guidance_embedder\.linear_2$", "guidance_in.out_layer"),
+        (r"^x_embedder$", "img_in"),
+        (r"^context_embedder$", "txt_in"),
+        (r"^proj_out$", "final_layer.linear"),
+        (r"^norm_out\.linear$", "final_layer.adaLN_modulation.1"),
+    ),
+    "sd3": (
+        (r"^transformer_blocks\.(\d+)\.(attn2?)\.to_[qkv]$", r"joint_blocks.\1.x_block.\2.qkv"),
+        (r"^transformer_blocks\.(\d+)\.(attn2?)\.to_out\.0$", r"joint_blocks.\1.x_block.\2.proj"),
+        (r"^transformer_blocks\.(\d+)\.attn\.add_[qkv]_proj$", r"joint_blocks.\1.context_block.attn.qkv"),
+        (r"^transformer_blocks\.(\d+)\.attn\.to_add_out$", r"joint_blocks.\1.context_block.attn.proj"),
+        (r"^transformer_blocks\.(\d+)\.ff\.net\.0\.proj$", r"joint_blocks.\1.x_block.mlp.fc1"),
+        (r"^transformer_blocks\.(\d+)\.ff\.net\.2$", r"joint_blocks.\1.x_block.mlp.fc2"),
+        (r"^transformer_blocks\.(\d+)\.ff_context\.net\.0\.proj$", r"joint_blocks.\1.context_block.mlp.fc1"),
+        (r"^transformer_blocks\.(\d+)\.ff_context\.net\.2$", r"joint_blocks.\1.context_block.mlp.fc2"),
+        (r"^transformer_blocks\.(\d+)\.norm1\.linear$", r"joint_blocks.\1.x_block.adaLN_modulation.1"),
+        (r"^transformer_blocks\.(\d+)\.norm1_context\.linear$", r"joint_blocks.\1.context_block.adaLN_modulation.1"),
+        (r"^time_text_embed\.timestep_embedder\.linear_1$", "t_embedder.mlp.0"),
+        (r"^time_text_embed\.timestep_embedder\.linear_2$", "t_embedder.mlp.2"),
+        (r"^time_text_embed\.text_embedder\.linear_1$", "y_embedder.mlp.0"),
+        (r"^time_text_embed\.text_embedder\.linear_2$", "y_embedder.mlp.2"),
+        (r"^context_embedder$", "context_embedder"),
+        (r"^proj_out$", "final_layer.linear"),
+        (r"^norm_out\.linear$", "final_layer.adaLN_modulation.1"),
+    ),
+    "qwen_image": ((r"^(.+)$", r"\1"),),
+    "z_image": (
+        (r"^(.+)\.attention\.to_[qkv]$", r"\1.attention.qkv"),
+        (r"^(.+)\.attention\.to_out\.0$", r"\1.attention.out"),
+        (r"^all_x_embedder\.2-1$", "x_embedder"),
+        (r"^all_final_layer\.2-1\.(.+)$", r"final_layer.\1"),
+        (r"^((?:layers|noise_refiner|context_refiner|t_embedder|cap_embedder)\..+)$", r"\1"),
+    ),
+    "lumina2": (
+        (r"^(.+)\.attn\.to_[qkv]$", r"\1.attention.qkv"),
+        (r"^(.+)\.attn\.to_out\.0$", r"\1.attention.out"),
+        (r"^(.+)\.feed_forward\.linear_(\d)$", r"\1.feed_forward.w\2"),
+        (r"^(.+)\.norm1\.linear$", r"\1.adaLN_modulation.1"),
+        (r"^time_caption_embed\.timestep_embedder\.linear_1$", "t_embedder.mlp.0"),
+        (r"^time_caption_embed\.timestep_embedder\.linear_2$", "t_embedder.mlp.2"),
+        (r"^time_caption_embed\.caption_embedder\.1$", "cap_embedder.1"),
+        (r"^norm_out\.linear_1$", "final_layer.adaLN_modulation.1"),
+        (r"^norm_out\.linear_2$", "final_layer.linear"),
+        (r"^x_embedder$", "x_embedder"),
+    ),
 }
 _ORDER = ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj", "proj_mlp")
 # Layers that ComfyUI has no `transformer.` name for; they are found under its own names only.
-_UNTRANSLATED: dict[str, str] = {"flux": r"^$"}
+_UNTRANSLATED: dict[str, str] = {"flux2": r"^time_guidance_embed\.|_modulation", "lumina2": r""}
 
 
 def layout(family: str, transformer: Any) -> dict[str, Place]:
@@ -96,7 +153,11 @@ def _rank(layer: str) -> int:
 
 
 def _is_swapped(family: str, layer: str, transformer: Any) -> bool:
-    return family == "flux" and layer == "norm_out.linear"
+    if family not in ("flux", "flux2", "sd3"):
+        return False
+    # SD3's last block modulates its text stream as a last layer does: scale and shift, and no gate.
+    last = f"transformer_blocks.{len(transformer.transformer_blocks) - 1}.norm1_context.linear"
+    return layer == "norm_out.linear" or (family == "sd3" and layer == last)
 
 
 def key_map(family: str, places: Mapping[str, Place]) -> dict[str, Place]:
@@ -105,9 +166,11 @@ def key_map(family: str, places: Mapping[str, Place]) -> dict[str, Place]:
     for place in places.values():
         rows[place.weight] = rows.get(place.weight, 0) + place.length
     own = {"diffusion_model." + name.removesuffix(".weight"): Place(name, 0, length) for name, length in rows.items()}
-    translated = {
-        f"transformer.{layer}": place for layer, place in places.items() if not re.search(_UNTRANSLATED[family], layer)
-    }
+    untranslated = _UNTRANSLATED.get(family, r"^$")
+    known = {layer: place for layer, place in places.items() if not re.search(untranslated, layer)}
+    translated = {f"transformer.{layer}": place for layer, place in known.items()}
+    if family == "z_image":  # Here ComfyUI takes diffusers' names with its own prefix too.
+        translated |= {f"diffusion_model.{layer}": place for layer, place in known.items()}
     return own | translated
 
 

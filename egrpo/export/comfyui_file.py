@@ -28,7 +28,7 @@ def write(model: ModelAdapter, tensors: Mapping[str, Tensor], config: Any, base:
     for key, layers in _layers_by_key(model).items():
         if not any(f"{name}.lora_A.weight" in tensors for name in layers):
             continue
-        down, up = _joined(layers, tensors)
+        down, up = joined(layers, tensors)
         written[f"{key}.lora_A.weight"] = down
         written[f"{key}.lora_B.weight"] = up * scale
         written[f"{key}.alpha"] = torch.tensor(float(len(down)))
@@ -46,7 +46,7 @@ def _layers_by_key(model: ModelAdapter) -> dict[str, dict[str, int]]:
     return keys
 
 
-def _joined(layers: Mapping[str, int], tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+def joined(layers: Mapping[str, int], tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Returns down [r, in] and up [out, r] of one weight of ComfyUI.
 
     Where it is several layers of diffusers below each other, down holds the matrices of all of them below each other

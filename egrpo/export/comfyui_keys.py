@@ -9,6 +9,8 @@ a warning. Two kinds of names are used here:
 - `diffusion_model.` + ComfyUI's own name, which its map has for every weight of every model. Layers of diffusers that
   are one weight there share such a name, and their matrices are joined (`egrpo.export.comfyui_file`).
 
+Where both would do, the choice is the one that diffusers' loader takes with alpha tensors too.
+
 Source: Comfy-Org/ComfyUI, `comfy/lora.py` (`model_lora_keys_unet`, read at 17358c8) and `comfy/utils.py`
 (`flux_to_diffusers`, `mmdit_to_diffusers`, `z_image_to_diffusers`, read at 09708ea). docs/adapters.md has the table.
 """
@@ -30,6 +32,8 @@ _FLUX2: _Rules = (
     (r"^time_guidance_embed\.guidance_embedder\.linear_2$", "diffusion_model.guidance_in.out_layer"),
     (r"^((?:single|double)_stream_modulation(?:_img|_txt)?)\.linear$", r"diffusion_model.\1.lin"),
 )
+# Qwen-Image has the same names in both; of Z-Image ComfyUI takes diffusers' names with its own prefix.
+_OWN_PREFIX: _Rules = ((r"^(.+)$", r"diffusion_model.\1"),)
 # ComfyUI has one class for Lumina 2 and Z-Image and translates Z-Image's names only.
 _LUMINA2: _Rules = (
     (r"^(.+\.)attn\.to_[qkv]$", r"diffusion_model.\1attention.qkv"),
@@ -46,8 +50,8 @@ _LUMINA2: _Rules = (
 _RULES: dict[str, _Rules] = {
     "flux": (),
     "sd3": (),
-    "qwen_image": (),
-    "z_image": (),
+    "qwen_image": _OWN_PREFIX,
+    "z_image": _OWN_PREFIX,
     "flux2": _FLUX2,
     "lumina2": _LUMINA2,
 }
