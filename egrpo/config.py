@@ -418,7 +418,7 @@ class TrainSpec(SpecModel):
         if cls.local_models_allowed and Path(value).is_dir():
             return value
         allowed = [*sorted(catalogue.MODELS)] + (
-            ["a folder in FluxPipeline layout"] if cls.local_models_allowed else []
+            ["a folder of a diffusers pipeline"] if cls.local_models_allowed else []
         )
         raise PydanticCustomError("unknown_model", "base_model is unknown", {"allowed": allowed})
 

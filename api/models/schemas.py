@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel
 
 from egrpo import catalogue
@@ -14,8 +16,13 @@ class ModelBody(BaseModel):
     family: str
     repo: str | None
     revision: str | None
+    gated: bool
     width: int
     height: int
+    guidance: Literal["embedded", "classifier_free", "none"]
+    guidance_scale: float
+    eval_steps: int
+    default_lora_targets: str
     licence: str
     description: str
 

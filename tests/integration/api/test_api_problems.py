@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from api_bench import Bench, assert_problem
 
+from egrpo import catalogue
 from jobs.store import ObjectStore
 
 
@@ -78,8 +79,11 @@ def test_an_object_that_the_store_lost_is_our_fault(bench: Bench) -> None:
 
 def test_catalogue(bench: Bench) -> None:
     models = bench.get("/v1/models").json()
-    assert [model["id"] for model in models["data"]] == ["tiny-flux-shapes"]
+    by_id = {model["id"]: model for model in models["data"]}
+    assert by_id.keys() == catalogue.MODELS.keys()
+    assert by_id["flux-1-dev"]["gated"] is True
+    assert by_id["flux-1-dev"]["licence"] == "FLUX.1 [dev] Non-Commercial License"
     rewards = bench.get("/v1/rewards", limit=200).json()
-    assert rewards["data"][0]["type"] == "shapes"
-    assert rewards["data"][0]["range"] == [0.0, 1.0]
+    shapes = next(reward for reward in rewards["data"] if reward["type"] == "shapes")
+    assert shapes["range"] == [0.0, 1.0]
     assert (rewards["has_more"], rewards["next_cursor"]) == (False, None)

@@ -44,7 +44,7 @@ def test_three_fields_are_enough() -> None:
 @pytest.mark.parametrize(
     ("document", "expected"),
     [
-        (changed(base_model="x"), "/base_model: base_model is unknown (got 'x'); allowed: ['tiny-flux-shapes', 'a "),
+        (changed(base_model="x"), "/base_model: base_model is unknown (got 'x'); allowed: ['flux-1-dev', "),
         (changed(base_model={"repo": "a/b", "revision": "main"}), "/base_model/revision: String should match pattern"),
         (changed(prompts={"inline": []}), "/prompts/inline: List should have at least 1 item"),
         (changed(prompts={"inline": ["a", "  "]}), "/prompts/inline/1: String should have at least 1 character"),
