@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 FAMILIES: dict[str, tuple[str, str]] = {
     "FluxPipeline": ("egrpo.models.flux", "FluxAdapter"),
     "Flux2KleinPipeline": ("egrpo.models.flux2_klein", "Flux2KleinAdapter"),
+    "Lumina2Pipeline": ("egrpo.models.lumina2", "Lumina2Adapter"),
     "QwenImagePipeline": ("egrpo.models.qwen_image", "QwenImageAdapter"),
     "StableDiffusion3Pipeline": ("egrpo.models.sd3", "SD3Adapter"),
     "ZImagePipeline": ("egrpo.models.z_image", "ZImageAdapter"),
