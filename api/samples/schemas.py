@@ -15,7 +15,7 @@ class SampleBody(BaseModel):
 
     id: str
     step: int
-    kind: str = Field(examples=["evaluation"])
+    kind: str = Field(description="`evaluation`: the fixed grid; `best`, `worst`: the extremes", examples=["best"])
     prompt: str
     seed: int
     rewards: dict[str, float]

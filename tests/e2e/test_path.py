@@ -30,6 +30,10 @@ def test_a_job_becomes_an_adapter_with_which_diffusers_draws_the_trainers_own_im
     metrics = service.get(f"/v1/jobs/{job_id}/metrics?names=reward_mean")["data"]
     assert [row["step"] for row in metrics] == list(range(1, STEPS + 1))
     samples = [row for row in service.listed(job_id, "samples") if row["step"] == STEPS]
+    assert {sample["kind"] for sample in samples} == {"evaluation", "best", "worst"}
+    for kind in ("best", "worst"):
+        (first, *_) = service.get(f"/v1/jobs/{job_id}/samples?kind={kind}&step={STEPS}")["data"]
+        assert first == next(sample for sample in samples if sample["kind"] == kind)
     folder = tmp_path / "adapter"
     folder.mkdir()
     (folder / "pytorch_lora_weights.safetensors").write_bytes(service.adapter(job_id))

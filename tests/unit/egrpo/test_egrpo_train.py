@@ -250,6 +250,31 @@ def test_the_reward_rises(random_flux: Path, tmp_path: Path) -> None:
     assert report["paired_delta_ci95"][0] > 0
 
 
+def test_several_rewards_of_a_spec(random_flux: Path, tmp_path: Path) -> None:
+    """Rewards that look at images and at groups, trained and held out, loaded by their names in the spec."""
+    components = [{"type": "compressibility", "weight": 3.0, "quality": 50}, {"type": "diversity", "grid": 4}]
+    rewards = {"components": components, "held_out": [{"type": "shapes"}, {"type": "diversity"}]}
+    first_steps = {}
+    for combine in ("gdpo", "weighted_sum"):
+        spec = short_spec(
+            random_flux, reward={**rewards, "combine": combine}, training={"steps": 1}, height=64, width=64
+        )
+        report = json.loads(train(spec, tmp_path / combine).read_text())
+        rows = [json.loads(line)["values"] for line in (tmp_path / combine / "metrics.ndjson").read_text().splitlines()]
+        (first_steps[combine],) = (row for row in rows if "loss" in row)
+    assert list(report["rewards"]) == ["compressibility", "diversity", "held_out_shapes", "held_out_diversity"]
+    evaluation, step = rows[0], first_steps["gdpo"]
+    assert step["grad_norm"] > 0
+    assert step["reward/diversity/worst"] > 0
+    means = [step[f"reward/{name}/mean"] for name in ("compressibility", "diversity")]
+    assert step["reward_mean"] == pytest.approx((3 * means[0] + means[1]) / 4)
+    assert 0 < step["anchor_reward"] < 1  # of the anchors' JPEGs alone: they are in no group
+    assert evaluation["eval_held_out_diversity"] > evaluation["eval_diversity"] > 0  # a finer grid averages less away
+    same = {name for name in step if step[name] == first_steps["weighted_sum"][name]}
+    assert {"reward_mean", "reward/diversity/std", "zero_variance_groups"} <= same
+    assert not {"advantage_abs_mean", "grad_norm"} & same
+
+
 def test_flat_groups_are_counted_and_change_nothing(random_flux: Path, tmp_path: Path) -> None:
     spec = short_spec(random_flux, training={"weight_decay": 0})
     train(spec, tmp_path / "run", rewards=[WeightedReward(Constant(), 1.0)])
