@@ -15,7 +15,7 @@ from egrpo import hacking
 from egrpo.events import EventWriter
 from egrpo.rewards import FloatArray, RewardBatch
 from egrpo.scoring import WeightedReward
-from egrpo.state import RecordedEvaluation
+from egrpo.state import CurvePoint, History, RecordedEvaluation, history_from_json, history_to_json
 from egrpo.train import train
 
 RNG = np.random.default_rng(0)
@@ -88,6 +88,18 @@ def test_a_held_out_reward_that_only_wavers_is_seldom_blamed() -> None:
         found = evaluations([0, 0.2], [0, 0], noise=0.1, prompts=8)
         wrong += bool(hacking.diverging(found))
     assert wrong <= 10  # 4 are expected
+
+
+def test_a_stretch_goes_on_after_a_resume() -> None:
+    found = evaluations([0, 0.1, 0.2], [0, -0.1, -0.2])
+    history = History([CurvePoint(0, 0.5, 0.0, {"other": 0.5})], recent=found[:2])
+    history.hacking, told = hacking.extended([], history.recent)
+    assert len(told) == 1
+    resumed = history_from_json(json.loads(json.dumps(history_to_json(history))))
+    assert resumed == history
+    stretches, told = hacking.extended(resumed.hacking, [*resumed.recent, found[2]])
+    assert [(s["first_step"], s["last_step"]) for s in stretches] == [(5, 10)]
+    assert told == []
 
 
 class Blueness(Redness):
