@@ -247,6 +247,15 @@ class TrainingSpec(SpecModel):
     not have their noise amplified. `micro_batch_size` bounds how many images pass the network at once (None: by the
     model's size); it never changes the result. `gradient_checkpointing` computes activations twice instead of keeping
     them (`auto`: for models above 1e9 parameters).
+
+    `startup_checks` says what happens when the memory estimate is above what the device has, or the first rollout shows
+    that the run could not learn (`egrpo.selfcheck`).
+
+    `surrogate` is what bounds an update (`egrpo.objective`): `ppo_clip` clips the ratio at `clip_range`, `grpo_guard`
+    clips a ratio that is normalised over timesteps (with a smaller range, 2e-6 say), `flow_dppo` stops what leads
+    beyond `divergence_limit`, the KL divergence per latent dimension (None: 1e-5). With one update per rollout all
+    ratios are 1, and of the three only `grpo_guard` differs, by its weights of the timesteps. `timestep_rescale`
+    `flash` gives all timesteps gradients of one size.
     """
 
     steps: int = Field(default=300, ge=1, le=100_000)
@@ -285,6 +294,7 @@ class TrainingSpec(SpecModel):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     micro_batch_size: int | None = Field(default=None, ge=1, le=65_536)
     gradient_checkpointing: Literal["auto", True, False] = "auto"
+    startup_checks: Literal["stop", "warn"] = "stop"
 
     @field_validator("lr_schedule")
     @classmethod

@@ -2,7 +2,9 @@
 
     EGRPOError
     ├── ConfigError(ValueError)          the spec or the command line is wrong           exit 2
-    │   └── DispersionError              the merge plan over-disperses the latent
+    │   ├── DispersionError              the merge plan over-disperses the latent
+    │   ├── MemoryLimitError             the run needs more memory than the device has
+    │   └── SelfCheckError               the first rollout shows that the run could not learn
     ├── ModelError(RuntimeError)         the base model cannot be loaded                 exit 66
     │   └── ModelGatedError              its licence must be accepted first               exit 77
     ├── RewardError(RuntimeError)        a reward raised or broke its protocol           exit 69
@@ -31,6 +33,14 @@ class ConfigError(EGRPOError, ValueError):
 
 class DispersionError(ConfigError):
     """Merged steps over-disperse the latent beyond the limit; the message names the steps."""
+
+
+class MemoryLimitError(ConfigError):
+    """The run will need more memory than the device has; the message says what to change."""
+
+
+class SelfCheckError(ConfigError):
+    """The first rollout shows that the run could not learn; the message says what to change."""
 
 
 class ModelError(EGRPOError, RuntimeError):

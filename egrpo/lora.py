@@ -8,7 +8,7 @@ per layer). Folding swaps copies in and puts the original tensors back, so that 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -83,8 +83,8 @@ def base_weights(transformer: Any) -> Iterator[None]:
 @contextmanager
 def folded_weights(transformer: nn.Module) -> Iterator[None]:
     """Folds the adapter into the weights inside the block, if that is exact and affordable; otherwise does nothing."""
-    layers = [module for module in transformer.modules() if isinstance(module, LoRALinear)]
-    if not _can_fold(layers):
+    layers = list(adapted_layers(transformer).values())
+    if not can_fold(layers):
         yield
         return
     originals = [layer.get_base_layer().weight.data for layer in layers]
@@ -99,7 +99,13 @@ def folded_weights(transformer: nn.Module) -> Iterator[None]:
             layer.merged_adapters.clear()
 
 
-def _can_fold(layers: list[LoRALinear]) -> bool:
+def adapted_layers(transformer: nn.Module) -> dict[str, LoRALinear]:
+    """Returns the layers that carry the adapter, by their full names."""
+    return {name: module for name, module in transformer.named_modules() if isinstance(module, LoRALinear)}
+
+
+def can_fold(layers: Iterable[LoRALinear]) -> bool:
+    """Whether folding the adapter into these layers is exact, and affordable."""
     weights = [layer.get_base_layer().weight for layer in layers]
     exact = all(weight.dtype == torch.float32 for weight in weights)
     return exact and sum(weight.numel() * weight.element_size() for weight in weights) <= _FOLD_LIMIT_BYTES

@@ -21,7 +21,8 @@ from tqdm import tqdm
 from egrpo import checkpoint, hacking, report
 from egrpo.batch import Batch
 from egrpo.config import TrainSpec
-from egrpo.errors import ConfigError, StopRequested
+from egrpo.device_memory import check_memory, peak_bytes
+from egrpo.errors import ConfigError, MemoryLimitError, SelfCheckError, StopRequested
 from egrpo.evaluate import (
     Evaluation,
     EvaluationSet,
@@ -33,13 +34,16 @@ from egrpo.events import METRICS_FILE, EventWriter, file_entries
 from egrpo.export import export_adapter
 from egrpo.export.base_model import describe
 from egrpo.full import export_transformer
+from egrpo.geometry import batch_geometry, expected_memory
 from egrpo.models import load_model, resolve
 from egrpo.models.adapter import ModelAdapter, PromptEmbeds
 from egrpo.models.embeds_cache import EmbedsCache
 from egrpo.optimizer import check_optimizer
 from egrpo.policy import Policy
+from egrpo.rewards import FloatArray
 from egrpo.schedule import MergePlan
 from egrpo.scoring import WeightedReward, load_rewards
+from egrpo.selfcheck import check_first_rollout
 from egrpo.state import CurvePoint, Draws, History, RecordedEvaluation, history_from_json, history_to_json
 
 CHECKPOINTS, ADAPTER, SAMPLES = "checkpoints", "adapter", "samples"
@@ -109,6 +113,7 @@ class Run:
         entry = resolve(spec.base_model)[0]
         policy = Policy(model, spec, entry.default_lora_targets if entry else _DEFAULT_TARGETS, check_stop)
         events.phase("warming_up")
+        _check_memory(spec, model, policy, events)
         run = cls(spec, output, events, model, policy, loaded)
         run._earlier_seconds = time.monotonic() - began
         (output / "plan.json").write_text(json.dumps(run.plan.to_dict(), indent=1) + "\n")
@@ -120,6 +125,22 @@ class Run:
         """Returns the embeddings of some training prompts."""
         return self._train_embeds[torch.tensor(prompt_P, device=self.model.device)]
 
+    def check_first_rollout(self, batch: Batch, scores: Sequence[FloatArray]) -> None:
+        """Looks at the first rollout of a run that has not learned yet (`egrpo.selfcheck`); `scores` by reward.
+
+        Raises:
+            SelfCheckError: the run could not learn, and the spec does not say to go on.
+        """
+        if self.step > 0:
+            return
+        embeds = self.embeds_of(batch.prompt_P)
+        try:
+            self.events.log(
+                check_first_rollout(self.policy, batch.rollout, embeds, batch.advantages, self.optimised, scores)
+            )
+        except SelfCheckError as error:
+            _stop_or_warn(self.spec, self.events, error)
+
     def measure(self, values: dict[str, float]) -> None:
         """Collects measurements of the step under way."""
         self._values |= values
@@ -129,6 +150,7 @@ class Run:
         self.step += 1
         self.history.training_seconds += seconds
         self._snapshot = self._state()
+        self._values["peak_memory_bytes"] = float(peak_bytes(self.model.device))
         self.events.metric(self.step, {**self._values, "seconds": seconds})
         rate = (self.step - self._first_step) / (time.monotonic() - self._started)
         total = self.spec.training.steps
@@ -326,8 +348,30 @@ class Run:
             self.events.log(
                 f"no warning of reward hacking: it takes {hacking.MIN_UNITS} evaluation prompts to tell it from chance"
             )
+        self.events.log(str(batch_geometry(self.spec, len(plan.steps), self.policy.sampler.micro_batch_size)))
         if overlap:
             self.events.log(f"{len(overlap)} evaluation prompts are also trained on", level="warning")
+
+
+def _check_memory(spec: TrainSpec, model: ModelAdapter, policy: Policy, events: EventWriter) -> None:
+    """Says what the run will need, before anything is encoded or trained.
+
+    Raises:
+        MemoryLimitError: it is more than there is, and the spec does not say to go on.
+    """
+    num_steps = len(spec.method.plan(model.sigmas(spec.method.sampling_steps, spec.method.shift)).steps)
+    geometry = batch_geometry(spec, num_steps, policy.sampler.micro_batch_size)
+    prompts = [prompt for part in spec.split_prompts() for prompt in part]
+    try:
+        events.log(check_memory(expected_memory(spec, model, policy, geometry, len(prompts)), model.device))
+    except MemoryLimitError as error:
+        _stop_or_warn(spec, events, error)
+
+
+def _stop_or_warn(spec: TrainSpec, events: EventWriter, error: ConfigError) -> None:
+    if spec.training.startup_checks == "stop":
+        raise error
+    events.log(str(error), level="warning")
 
 
 def _checkpoint_to_resume(spec: TrainSpec, output: Path, resume: bool) -> checkpoint.Checkpoint | None:

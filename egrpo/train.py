@@ -60,6 +60,7 @@ def train(
                 scores = _score(run, rollout, prompt_P)
                 advantages = _advantages(spec, scores, rollout)
                 batch = Batch(prompt_P, rollout, advantages)
+                run.check_first_rollout(batch, scores.optimised)
                 run.measure(_rollout_metrics(scores, rollout, advantages, steps, time.monotonic() - started))
             stats, batch.old_log_probs_APG = policy.update(
                 batch.rollout, batch.advantages, run.embeds_of(batch.prompt_P), run.step, batch.old_log_probs_APG

@@ -254,6 +254,11 @@ class ModelAdapter(ABC):
             encoder = getattr(loaded, name)
             setattr(self._pipeline, name, encoder if encoder is None else encoder.requires_grad_(False).to(self.device))
 
+    @property
+    def source(self) -> tuple[str, str | None] | None:
+        """The folder or repository, and its revision, that the text encoders are still to be loaded from."""
+        return self._source[:2] if self._source else None
+
     def drop_text_encoders(self) -> None:
         """Frees what only `encode_prompts` needs; it cannot be called afterwards."""
         for name in self.text_components:

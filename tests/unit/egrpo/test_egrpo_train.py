@@ -276,7 +276,7 @@ def test_several_rewards_of_a_spec(random_flux: Path, tmp_path: Path) -> None:
 
 
 def test_flat_groups_are_counted_and_change_nothing(random_flux: Path, tmp_path: Path) -> None:
-    spec = short_spec(random_flux, training={"weight_decay": 0})
+    spec = short_spec(random_flux, training={"weight_decay": 0, "startup_checks": "warn"})
     train(spec, tmp_path / "run", rewards=[WeightedReward(Constant(), 1.0)])
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.ndjson").read_text().splitlines()]
     training = [row["values"] for row in rows if "loss" in row["values"]]
