@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -33,6 +34,7 @@ from egrpo.evaluate import (
 from egrpo.events import METRICS_FILE, EventWriter, file_entries
 from egrpo.export import export_adapter
 from egrpo.export.base_model import describe
+from egrpo.export.card import CardFacts, write_card
 from egrpo.full import export_transformer
 from egrpo.geometry import batch_geometry, expected_memory
 from egrpo.models import load_model, resolve
@@ -47,6 +49,8 @@ from egrpo.selfcheck import check_first_rollout
 from egrpo.state import CurvePoint, Draws, History, RecordedEvaluation, history_from_json, history_to_json
 
 CHECKPOINTS, ADAPTER, SAMPLES = "checkpoints", "adapter", "samples"
+# Pictures of the evaluation in the model card.
+_CARD_IMAGES = 4
 _DEFAULT_TARGETS = "attention"
 
 
@@ -229,8 +233,6 @@ class Run:
                 names = export_transformer(self.model, folder)
             else:
                 names = export_adapter(self.model, folder, self.spec.export.formats, describe(self.spec.base_model))
-        files = file_entries(folder, names)
-        self.events.checkpoint(self.step, "adapter", ADAPTER, files, self.history.reward_at(self.step))
         prompts = self.evaluation_set.prompts
         document = report.build_report(self.spec, prompts, self._history_now(), self.model.digest)
         report.write_report(document, self.output)
@@ -238,10 +240,40 @@ class Run:
         before, after = self._sample_images(0), self._sample_images(self.step)
         report.draw_contact_sheet(before, after, captions, min(4, len(captions)), self.output / report.CONTACT_SHEET)
         report.draw_reward_curve(self.history.curve, self._training_curves(), self.output / report.REWARD_CURVE)
+        names += self._write_card(document, after, names)
+        files = file_entries(folder, names)
+        self.events.checkpoint(self.step, "adapter", ADAPTER, files, self.history.reward_at(self.step))
         for name in (report.REPORT, report.CONTACT_SHEET, report.REWARD_CURVE):
             self.events.artifact(name)
         self.events.phase("done")
         return self.output / report.REPORT
+
+    def _write_card(self, document: dict[str, Any], images_SCHW: Tensor, files: Sequence[str]) -> list[str]:
+        """Writes the model card and its pictures beside the adapter; returns the names of these files."""
+        folder, model = self.output / ADAPTER, self.model
+        pictures = {"contact sheet": report.CONTACT_SHEET, "reward curve": report.REWARD_CURVE}
+        for name in pictures.values():
+            shutil.copyfile(self.output / name, folder / name)
+        images = [f"images/{index:03d}.png" for index in range(min(_CARD_IMAGES, len(images_SCHW)))]
+        for name, image in zip(images, images_SCHW, strict=False):
+            save_png(image, folder / name)
+        facts = CardFacts(
+            spec=self.spec,
+            base=describe(self.spec.base_model),
+            family=model.family,
+            pipeline=model.pipeline_class.__name__,
+            transformer=type(model.transformer).__name__,
+            height=model.height,
+            width=model.width,
+            max_sequence_length=model.max_sequence_length,
+            plan=self.plan.to_dict(),
+            report=document,
+            prompts=self.evaluation_set.prompts,
+            files=files,
+            images=images,
+            pictures=pictures,
+        )
+        return [write_card(facts, folder), *pictures.values(), *images]
 
     def _record(self, evaluation: Evaluation) -> None:
         means = evaluation.reward_means

@@ -25,12 +25,14 @@ class BaseModel:
         repo: its repository on the Hub, if it has one.
         revision: full commit in that repository.
         licence: of its weights, in its own words; None where nothing on this machine says.
+        is_bundled: whether it is part of this package, found by `model_entry(name).folder`.
     """
 
     name: str
     repo: str | None = None
     revision: str | None = None
     licence: str | None = None
+    is_bundled: bool = False
 
     @property
     def hub_licence(self) -> dict[str, str]:
@@ -46,7 +48,7 @@ def describe(base_model: str | HubModel) -> BaseModel:
     """Returns what is known of the base model of a spec, without the network."""
     entry, source, revision = resolve(base_model)
     if entry is not None:
-        return BaseModel(entry.id if entry.repo is None else entry.repo, entry.repo, revision, entry.licence)
+        return BaseModel(entry.repo or entry.id, entry.repo, revision, entry.licence, is_bundled=entry.repo is None)
     if isinstance(base_model, HubModel):
         return BaseModel(base_model.repo, base_model.repo, revision, _licence_of_card(_cached_card(base_model)))
     return BaseModel(source, licence=_licence_of_card(Path(source) / "README.md"))
