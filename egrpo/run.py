@@ -77,9 +77,9 @@ class Run:
         self.pending: Batch | None = None
         embeds = model.encode_prompts([*self.train_prompts, *eval_prompts], EmbedsCache.default())
         model.drop_text_encoders()
-        self._train_embeds = embeds[torch.arange(len(self.train_prompts), device=model.device)]
-        eval_rows = torch.arange(len(self.train_prompts), len(embeds), device=model.device)
-        self.evaluation_set = EvaluationSet.of(spec, model, eval_prompts, embeds[eval_rows])
+        self._train_embeds = embeds[torch.arange(len(self.train_prompts))]
+        eval_rows = torch.arange(len(self.train_prompts), len(embeds))
+        self.evaluation_set = EvaluationSet.of(spec, model, eval_prompts, embeds[eval_rows].to(model.device))
         self._values: dict[str, float] = {}
         self._committed_step: int | None = None
         self._bar: Any = None
@@ -127,7 +127,7 @@ class Run:
 
     def embeds_of(self, prompt_P: Sequence[int]) -> PromptEmbeds:
         """Returns the embeddings of some training prompts."""
-        return self._train_embeds[torch.tensor(prompt_P, device=self.model.device)]
+        return self._train_embeds[torch.tensor(prompt_P)].to(self.model.device)
 
     def check_first_rollout(self, batch: Batch, scores: Sequence[FloatArray]) -> None:
         """Looks at the first rollout of a run that has not learned yet (`egrpo.selfcheck`); `scores` by reward.

@@ -31,8 +31,8 @@ _READER_JOIN_S = 10.0
 # fmt: off
 _ALLOWED_NAMES = frozenset({
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TERM", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH",
-    "PYTHONHASHSEED", "PYTHONWARNINGS", "LD_LIBRARY_PATH", "LD_PRELOAD", "XDG_CACHE_HOME", "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
+    "PYTHONHASHSEED", "PYTHONWARNINGS", "LD_LIBRARY_PATH", "LD_PRELOAD", "XDG_CACHE_HOME", "EGRPO_CACHE",
+    "SSL_CERT_FILE", "SSL_CERT_DIR",
 })
 _ALLOWED_PREFIXES = (
     "LC_", "OMP_", "MKL_", "KMP_", "GOMP_", "OPENBLAS_", "MALLOC_", "CUDA_", "NVIDIA_", "NCCL_", "TORCH", "PYTORCH_",
@@ -46,7 +46,7 @@ def trainer_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Returns what the trainer may see of the worker's environment.
 
     An allow-list, not a deny-list: a credential under a name that nobody thought of stays out too. Settings of this
-    service (`EGRPO_…`) never pass.
+    service (`EGRPO_…`) never pass; `EGRPO_CACHE` is the trainer's own.
     """
     passed = {name: value for name, value in environ.items() if _is_allowed(name)}
     # The standard library prints every thread's stack on SIGABRT and on crashes: that is how a stalled or crashed

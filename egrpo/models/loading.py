@@ -156,8 +156,8 @@ def _hub_error(source: str, revision: str | None, error: Exception) -> ModelErro
 
     if isinstance(error, errors.GatedRepoError):
         return ModelGatedError(
-            f"base model {source!r} is gated: accept its licence at {constants.ENDPOINT}/{source} and set HF_TOKEN, "
-            "where the trainer runs, to a token of the account that did"
+            f"base model {source!r} is gated: accept its licence at {constants.ENDPOINT}/{source} and, where the "
+            "trainer runs, set HF_TOKEN to a token of that account or run: hf auth login"
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return _error(source, f"the repository has no revision {revision!r}; allowed: a commit of 40 hex digits")
@@ -165,7 +165,7 @@ def _hub_error(source: str, revision: str | None, error: Exception) -> ModelErro
         return _error(
             source,
             f"there is no such folder, and no such repository at {constants.ENDPOINT} that this machine may see; check "
-            "the name, and set HF_TOKEN if the repository is private",
+            "the name, and set HF_TOKEN or run hf auth login if the repository is private",
         )
     # What the hub answered is an error of both kinds; what is only the HTTP client's never came to an answer.
     unanswered = isinstance(error, _http_error()) and not isinstance(error, errors.HfHubHTTPError)

@@ -92,8 +92,8 @@ def hub(random_flux: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 @pytest.mark.parametrize(
     ("case", "words"),
     [
-        ("gated", ["'some/gated' is gated", "accept its licence at http://127.0.0.1", "HF_TOKEN"]),
-        ("nothing", ["no such folder, and no such repository", "HF_TOKEN if the repository is private"]),
+        ("gated", ["'some/gated' is gated", "accept its licence at http://127.0.0.1", "hf auth login"]),
+        ("nothing", ["no such folder, and no such repository", "run hf auth login if the repository is private"]),
         ("empty", ["no model_index.json", "a diffusers pipeline"]),
         ("video", ["names the pipeline 'WanPipeline'", "FluxPipeline"]),
         ("pickles", ["safetensors"]),

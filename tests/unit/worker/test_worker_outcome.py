@@ -30,6 +30,7 @@ def said(code: str, message: str = "why", retryable: bool = False) -> ErrorEvent
         (exited(65), said("non_finite_loss"), 0, "non_finite_loss", False, "user"),
         (exited(65), None, 0, "non_finite_loss", False, "user"),
         (exited(66), said("model_unavailable"), 0, "model_unavailable", False, "system"),
+        (exited(77), said("model_gated"), 0, "model_gated", False, "user"),
         (exited(69), said("reward_failed"), 0, "reward_failed", False, "user"),
         (exited(69), said("reward_failed", retryable=True), 0, "reward_failed", True, "user"),
         (exited(70), said("internal"), 0, "internal", False, "system"),

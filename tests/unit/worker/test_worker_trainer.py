@@ -161,8 +161,15 @@ def test_no_credentials_reach_the_trainer(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_the_environment_is_an_allow_list() -> None:
-    seen = trainer_environment({"PATH": "/bin", "SOMETHING_NEW": "x", "HF_HOME": "/hf", "HF_HUB_TOKEN": "t"})
-    assert seen == {"PATH": "/bin", "HF_HOME": "/hf", "PYTHONFAULTHANDLER": "1", "PYTHONUNBUFFERED": "1"}
+    service = {"EGRPO_CACHE": "/cache", "EGRPO_S3_ENDPOINT": "s3"}
+    seen = trainer_environment({"PATH": "/bin", "SOMETHING_NEW": "x", "HF_HOME": "/hf", "HF_HUB_TOKEN": "t", **service})
+    assert seen == {
+        "PATH": "/bin",
+        "HF_HOME": "/hf",
+        "EGRPO_CACHE": "/cache",
+        "PYTHONFAULTHANDLER": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
 
 
 def test_a_slow_consumer_does_not_hold_up_the_trainer(tmp_path: Path) -> None:
