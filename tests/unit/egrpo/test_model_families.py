@@ -13,6 +13,7 @@ import pytest
 import torch
 from egrpo_runs import Redness, short_spec
 from families import PROMPTS, Family, all_families
+from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -304,17 +305,21 @@ def test_one_training_step(family: Family, built: Built, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("family", CASES, ids=str)
-def test_stock_diffusers_draws_the_trainers_image(family: Family, built: Built, tmp_path: Path) -> None:
+def test_stock_diffusers_and_peft_draw_the_trainers_image(family: Family, built: Built, tmp_path: Path) -> None:
     """The exported adapter, on every linear layer and alpha not rank, against the one in place; it is seen at all."""
     guidance = family.guidances[-1]
     model = built.load()
     _randomise(add_adapter(model, LoRASpec(rank=2, alpha=5), "all", seed=0))
     ours = draw(model, built.embeds, [0], [SEEDS[0]], guidance)
-    (name,) = export_adapter(model, tmp_path)
+    name = export_adapter(model, tmp_path, ["diffusers", "peft"])[0]
     pipeline = family.load_stock(built.folder)
     pipeline.load_lora_weights(str(tmp_path), weight_name=name)
-    stock = family.stock_image(pipeline, PROMPTS[0], SEEDS[0], STEPS, guidance)
-    assert distance(ours, stock) < 10 * family.tolerance
+    by_diffusers = family.stock_image(pipeline, PROMPTS[0], SEEDS[0], STEPS, guidance)
+    pipeline.unload_lora_weights()
+    pipeline.transformer = PeftModel.from_pretrained(pipeline.transformer, tmp_path / "peft")
+    by_peft = family.stock_image(pipeline, PROMPTS[0], SEEDS[0], STEPS, guidance)
+    assert distance(ours, by_diffusers) < 10 * family.tolerance
+    assert distance(ours, by_peft) < 10 * family.tolerance
     assert distance(ours, built.stock_image(PROMPTS[0], SEEDS[0], guidance)) > DIFFERENT * 10 * family.tolerance
 
 
