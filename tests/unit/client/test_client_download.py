@@ -88,6 +88,18 @@ def test_job_without_adapter_says_what_to_wait_for(tmp_path: Path) -> None:
         download_job(client, "job_1", tmp_path)
 
 
+def test_files_of_an_adapter_keep_their_folders(tmp_path: Path) -> None:
+    """As they link to each other: the card to its pictures, peft's weights to their config."""
+    base = "/v1/jobs/job_1"
+    names = ["README.md", "images/000.png", "peft/adapter_config.json", "peft/adapter_model.safetensors"]
+    urls = {name: f"{base}/checkpoints/ckpt_1/files/{name}" for name in names}
+    files = [entry(name, url) for name, url in urls.items()]
+    checkpoints = listed({"id": "ckpt_1", "kind": "adapter", "step": 9, "files": files})
+    answers: dict[str, object] = {base: {"id": "job_1", "status": "succeeded"}, f"{base}/checkpoints": checkpoints}
+    download_job(serving(answers | dict.fromkeys(urls.values(), BYTES)), "job_1", tmp_path)
+    assert all((tmp_path / "adapter" / name).read_bytes() == BYTES for name in names)
+
+
 @pytest.mark.parametrize("path", ["../escape", "/etc/passwd", "a/../../b", ""])
 def test_path_outside_the_folder_is_refused(tmp_path: Path, path: str) -> None:
     adapter = {"id": "ckpt_1", "kind": "adapter", "step": 1, "files": [entry(path)]}
