@@ -3,7 +3,7 @@
 `estimate` adds up weights, adapter, optimizer and the largest of the phases (encoding, rollout, decoding, update). It
 knows no family: linear layers are grouped into blocks by their names, and activations follow from the layers' widths.
 What it cannot see: reward models, the runtime itself, another process on the device. How the factors below were found
-and how far off they are: bench/memory.py.
+and how far off they are: docs/memory.md; the table is made by bench/memory.py.
 """
 
 from __future__ import annotations
