@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -12,6 +13,30 @@ from egrpo.advantage import Advantages
 from egrpo.errors import CheckpointError
 from egrpo.rollout import Branch, Rollout
 from egrpo.schedule import MergePlan
+
+# Packed tensors whose second axis is the prompt; of the others it is the first.
+_PROMPT_SECOND = ("advantages", "is_flat", "old_log_probs")
+Packed = tuple[dict[str, Any], dict[str, Tensor]]
+
+
+def joined(shares: Sequence[Packed]) -> Packed:
+    """Returns the pack of the whole batch from those of equal shares of its prompts."""
+    document, tensors = shares[0]
+    return {**document, "prompts": [p for share, _ in shares for p in share["prompts"]]}, {
+        name: torch.cat([share[name] for _, share in shares], _prompt_axis(name)) for name in tensors
+    }
+
+
+def share_of(document: dict[str, Any], tensors: dict[str, Tensor], index: int, count: int) -> Packed:
+    """Returns one of `count` equal shares of a pack."""
+    size = len(document["prompts"]) // count
+    prompts = document["prompts"][index * size : (index + 1) * size]
+    own = {name: tensor.narrow(_prompt_axis(name), index * size, size).clone() for name, tensor in tensors.items()}
+    return {**document, "prompts": prompts}, own
+
+
+def _prompt_axis(name: str) -> int:
+    return int(name in _PROMPT_SECOND)
 
 
 @dataclass

@@ -78,7 +78,8 @@ def train(options: argparse.Namespace) -> int:
             check_stop=stop.check,
             show_progress=options.events_fd is None,
         )
-        print(_summary(path))
+        if os.environ.get("RANK", "0") == "0":
+            print(_summary(path))
         return 0
     except StopRequested as stopped:
         events.log(str(stopped), level="warning")

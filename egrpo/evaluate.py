@@ -17,6 +17,7 @@ from torch import Tensor
 
 from egrpo.config import TrainSpec
 from egrpo.models.adapter import ModelAdapter, PromptEmbeds
+from egrpo.processes import Processes
 from egrpo.rewards import FloatArray
 from egrpo.rollout import Sampler
 from egrpo.scoring import Scores, WeightedReward, images_in_batches, score_latents
@@ -106,11 +107,23 @@ class Evaluation:
 
 
 def evaluate(
-    model: ModelAdapter, sampler: Sampler, rewards: Sequence[WeightedReward], evaluation_set: EvaluationSet
+    model: ModelAdapter,
+    sampler: Sampler,
+    rewards: Sequence[WeightedReward],
+    evaluation_set: EvaluationSet,
+    processes: Processes | None = None,
 ) -> Evaluation:
-    """Draws and scores the evaluation set with the weights that are in place; the images of a prompt are a group."""
+    """Draws and scores the evaluation set with the weights that are in place; the images of a prompt are a group.
+
+    Several processes share the drawing, nearly all of the work; each scores all images.
+    """
     prompt_R = torch.tensor(evaluation_set.prompt_of_row, device=model.device)
-    latents = sampler.ode(evaluation_set.x_RNC, evaluation_set.sigmas, evaluation_set.embeds, prompt_R)
+    latents = (processes or Processes()).in_shares(
+        len(prompt_R),
+        lambda rows: sampler.ode(
+            evaluation_set.x_RNC[rows], evaluation_set.sigmas, evaluation_set.embeds, prompt_R[rows]
+        ),
+    )
     prompts = [evaluation_set.prompts[p] for p in evaluation_set.prompt_of_row]
     groups, keep = evaluation_set.prompt_of_row, evaluation_set.sample_rows
     scores, images = score_latents(model, sampler, rewards, latents, prompts, groups, keep)

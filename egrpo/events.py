@@ -110,6 +110,19 @@ class EventWriter:
         return line
 
 
+class Silence(EventWriter):
+    """The events of a process that is not the main one: nothing is written."""
+
+    def __init__(self) -> None:
+        super().__init__(Path())
+
+    def metric(self, step: int, values: Mapping[str, float]) -> None:
+        """Keeps nothing."""
+
+    def forget_metrics_after(self, step: int) -> None:
+        """Leaves the main process's file alone."""
+
+
 def _is_at_most(line: str, step: int) -> bool:
     try:
         return int(json.loads(line)["step"]) <= step

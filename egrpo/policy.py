@@ -8,9 +8,9 @@ adapter, and rollout and update see the same weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -28,6 +28,7 @@ from egrpo.models import resolve
 from egrpo.models.adapter import ModelAdapter, PromptEmbeds
 from egrpo.optimizer import learning_rates, load_optimizer, make_optimizer, optimizer_tensors
 from egrpo.precision import LossScale, choose_precision
+from egrpo.processes import Processes
 from egrpo.rollout import Rollout, Sampler
 
 
@@ -49,7 +50,12 @@ class Policy:
     """A base model with a trained adapter or, in mode `full`, with all of its transformer trained."""
 
     def __init__(
-        self, model: ModelAdapter, spec: TrainSpec, default_targets: str, check_stop: Callable[[], None]
+        self,
+        model: ModelAdapter,
+        spec: TrainSpec,
+        default_targets: str,
+        check_stop: Callable[[], None],
+        processes: Processes | None = None,
     ) -> None:
         training = spec.training
         self.model = model
@@ -68,7 +74,11 @@ class Policy:
         self.sampler = Sampler(model, spec.method.guidance_scale, size, check_stop)
         self._scale = LossScale(self.precision, model.device)
         objective = Objective(training.clip_range, training.kl_weight)
-        self._loss = PolicyLoss(model, self.sampler, objective, self._scale.scale)
+        self._processes = processes or Processes()
+        # Flat groups are left out of the update, so processes do not look for a stop equally often in it.
+        looks = self._processes.count == 1
+        sampler = self.sampler if looks else replace(self.sampler, check_stop=_never)
+        self._loss = PolicyLoss(model, sampler, objective, self._scale.scale)
 
     def update(
         self,
@@ -90,8 +100,9 @@ class Policy:
             # alike before and after a resume.
             parameter.grad = torch.zeros_like(parameter)
         stats, log_probs_APG = self._loss.accumulate(rollout, advantages, embeds, old_log_probs_APG)
-        self._scale.unscale(self._optimizer)
         parameters = [parameter for _, parameter in self.parameters]
+        self._average_gradients(parameters)
+        self._scale.unscale(self._optimizer)
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, self._spec.max_grad_norm))
         if not math.isfinite(norm) and not self._scale.is_enabled:
             raise NonFiniteError(f"the gradient norm of optimizer step {step + 1} is {norm}")
@@ -99,6 +110,15 @@ class Policy:
         if self._ema is not None and is_made:
             self._ema.update()
         return UpdateStats(stats, norm, rate, not is_made), log_probs_APG
+
+    def _average_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Shares are of one size, so the mean over processes of their means is the mean over the batch."""
+        if self._processes.count == 1:
+            return
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        self._processes.add(*gradients)
+        for gradient in gradients:
+            gradient /= self._processes.count
 
     @contextmanager
     def rollout_weights(self) -> Iterator[None]:
@@ -157,6 +177,10 @@ def _copy(parameters: dict[str, torch.nn.Parameter], tensors: dict[str, Tensor])
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[name])
+
+
+def _never() -> None:
+    pass
 
 
 def _set_gradient_checkpointing(model: ModelAdapter, setting: Literal["auto", True, False]) -> bool:

@@ -22,6 +22,9 @@ from egrpo.models.adapter import PromptEmbeds
 from egrpo.schedule import MergedStep, MergePlan
 from egrpo.sde import ode_step, sde_step
 
+# Draws standard normal noise of a shape, float32 on the CPU.
+Noise = Callable[[Sequence[int]], Tensor]
+
 
 class VelocityModel(Protocol):
     """What the rollout needs of a model."""
@@ -102,12 +105,12 @@ def roll_out(
     embeds: PromptEmbeds,
     group_size: int,
     *,
-    generator: torch.Generator,
+    noise: Noise,
 ) -> Rollout:
     """Rolls out anchors and, from the given steps of the plan, groups of branches with their tails.
 
     `x_PNC` is one initial noise per prompt, shared by its whole group; `embeds` holds one row per prompt. Branch noise
-    comes from the CPU `generator`, one draw per active step, so that it depends on nothing but the order of steps.
+    is drawn once per active step, so that it depends on nothing but the order of steps.
     """
     num_prompts = len(x_PNC)
     by_start = {step.start: step for step in steps}
@@ -118,7 +121,7 @@ def roll_out(
         v_RNC = sampler.velocity(x_RNC, t, embeds, prompt_R)
         evaluations += len(x_RNC)
         if i in by_start:
-            branch = _branch(plan, by_start[i], x_RNC[:num_prompts], v_RNC[:num_prompts], group_size, generator)
+            branch = _branch(plan, by_start[i], x_RNC[:num_prompts], v_RNC[:num_prompts], group_size, noise)
             branches.append(branch)
             joining.setdefault(branch.step.end, []).append(branch)
         x_RNC = ode_step(x_RNC, v_RNC, t, t_next)
@@ -133,11 +136,9 @@ def roll_out(
     return Rollout(plan, tuple(branches), x_RNC[:num_prompts], tails_APGNC, evaluations)
 
 
-def _branch(
-    plan: MergePlan, step: MergedStep, x_PNC: Tensor, v_PNC: Tensor, group_size: int, generator: torch.Generator
-) -> Branch:
+def _branch(plan: MergePlan, step: MergedStep, x_PNC: Tensor, v_PNC: Tensor, group_size: int, noise: Noise) -> Branch:
     shape = (len(x_PNC), group_size, *x_PNC.shape[1:])
-    noise_PGNC = torch.randn(shape, generator=generator).to(x_PNC.device)
+    noise_PGNC = noise(shape).to(x_PNC.device)
     drawn = sde_step(
         x_PNC[:, None],
         v_PNC[:, None],

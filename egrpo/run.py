@@ -20,7 +20,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from egrpo import checkpoint, hacking, report
-from egrpo.batch import Batch
+from egrpo.advantage import Moments
+from egrpo.batch import Batch, joined, share_of
 from egrpo.config import TrainSpec
 from egrpo.device_memory import check_memory, peak_bytes
 from egrpo.errors import ConfigError, MemoryLimitError, SelfCheckError, StopRequested
@@ -31,7 +32,7 @@ from egrpo.evaluate import (
     evaluate,
     save_png,
 )
-from egrpo.events import METRICS_FILE, EventWriter, file_entries
+from egrpo.events import METRICS_FILE, EventWriter, Silence, file_entries
 from egrpo.export import export_adapter
 from egrpo.export.base_model import describe
 from egrpo.export.card import CardFacts, write_card
@@ -42,6 +43,7 @@ from egrpo.models.adapter import ModelAdapter, PromptEmbeds
 from egrpo.models.embeds_cache import EmbedsCache
 from egrpo.optimizer import check_optimizer
 from egrpo.policy import Policy
+from egrpo.processes import AgreedStop, Processes
 from egrpo.rewards import FloatArray
 from egrpo.schedule import MergePlan
 from egrpo.scoring import WeightedReward, load_rewards
@@ -65,13 +67,16 @@ class Run:
         model: ModelAdapter,
         policy: Policy,
         rewards: Sequence[WeightedReward],
+        processes: Processes,
+        check_stop: AgreedStop,
     ) -> None:
         self.spec, self.output, self.events = spec, output, events
         self.model, self.policy, self.rewards = model, policy, tuple(rewards)
         self.optimised = tuple(weighted for weighted in rewards if not weighted.is_held_out)
         self.train_prompts, eval_prompts = spec.split_prompts()
         self.plan: MergePlan = spec.method.plan(model.sigmas(spec.method.sampling_steps, spec.method.shift))
-        self.draws = Draws(spec.training.seed, len(self.train_prompts))
+        self.processes, self._check_stop = processes, check_stop
+        self.draws = Draws(spec.training.seed, len(self.train_prompts), processes)
         self.history = History()
         self.step = 0
         self.pending: Batch | None = None
@@ -106,21 +111,29 @@ class Run:
             ModelError: the base model cannot be loaded.
         """
         began = time.monotonic()
+        processes = Processes.of_launcher()
+        processes.check_divides(spec.training.prompts_per_update)
+        events = events if processes.is_main else Silence()
         found = _checkpoint_to_resume(spec, output, resume)
+        # Nobody writes before everybody has looked.
+        processes.wait()
         events.phase("loading_model")
         output.mkdir(parents=True, exist_ok=True)
-        (output / "spec.json").write_text(spec.model_dump_json(indent=1) + "\n")
+        if processes.is_main:
+            (output / "spec.json").write_text(spec.model_dump_json(indent=1) + "\n")
         loaded = list(rewards) if rewards is not None else load_rewards(spec)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = processes.device
         check_optimizer(spec.training, device)
         model = load_model(spec, device)
         entry = resolve(spec.base_model)[0]
-        policy = Policy(model, spec, entry.default_lora_targets if entry else _DEFAULT_TARGETS, check_stop)
+        agreed_stop = AgreedStop(check_stop, processes)
+        policy = Policy(model, spec, entry.default_lora_targets if entry else _DEFAULT_TARGETS, agreed_stop, processes)
         events.phase("warming_up")
         _check_memory(spec, model, policy, events)
-        run = cls(spec, output, events, model, policy, loaded)
+        run = cls(spec, output, events, model, policy, loaded, processes, agreed_stop)
         run._earlier_seconds = time.monotonic() - began
-        (output / "plan.json").write_text(json.dumps(run.plan.to_dict(), indent=1) + "\n")
+        if processes.is_main:
+            (output / "plan.json").write_text(json.dumps(run.plan.to_dict(), indent=1) + "\n")
         run._restore(found)
         run._say_what_runs()
         return run
@@ -145,6 +158,10 @@ class Run:
         except SelfCheckError as error:
             _stop_or_warn(self.spec, self.events, error)
 
+    def batch_moments(self, own: Moments) -> Moments:
+        """Returns the moments of numbers of all processes from those of this process."""
+        return Moments(*self.processes.add_numbers([own.count, own.total, own.squares]))
+
     def measure(self, values: dict[str, float]) -> None:
         """Collects measurements of the step under way."""
         self._values |= values
@@ -155,13 +172,14 @@ class Run:
         self.history.training_seconds += seconds
         self._snapshot = self._state()
         self._values["peak_memory_bytes"] = float(peak_bytes(self.model.device))
-        self.events.metric(self.step, {**self._values, "seconds": seconds})
+        merged = self.processes.merged_metrics({**self._values, "seconds": seconds})
+        self.events.metric(self.step, merged)
         rate = (self.step - self._first_step) / (time.monotonic() - self._started)
         total = self.spec.training.steps
         self.events.progress(self.step, total, rate, (total - self.step) / rate)
         if self._bar is not None:
             self._bar.update(1)
-            self._show(reward=f"{self._values.get('reward_mean', float('nan')):.3f}")
+            self._show(reward=f"{merged.get('reward_mean', float('nan')):.3f}")
         self._values = {}
 
     def evaluate_if_due(self) -> None:
@@ -171,7 +189,7 @@ class Run:
             return
         self.events.phase("evaluating")
         with self.policy.deployed_weights(), self.policy.rollout_weights():
-            evaluation = evaluate(self.model, self.policy.sampler, self.rewards, self.evaluation_set)
+            evaluation = evaluate(self.model, self.policy.sampler, self.rewards, self.evaluation_set, self.processes)
         self._record(evaluation)
         self._snapshot = self._state()
         if self.step < self.spec.training.steps:
@@ -184,7 +202,7 @@ class Run:
 
     def commit(self) -> None:
         """Commits the last finished optimizer step, unless it is on disk already."""
-        if self._committed_step == self.step:
+        if self._committed_step == self.step or not self.processes.is_main:
             return
         self.events.phase("checkpointing")
         state, tensors = self._snapshot
@@ -218,6 +236,7 @@ class Run:
     def progress_bar(self, shown: bool) -> Iterator[None]:
         """Shows step, reward and remaining time inside the block."""
         total = self.spec.training.steps
+        shown = shown and self.processes.is_main
         with tqdm(total=total, initial=self.step, unit="step", dynamic_ncols=True) if shown else nullcontext() as bar:
             self._bar = bar
             yield
@@ -225,6 +244,13 @@ class Run:
 
     def finish(self) -> Path:
         """Exports the adapter and writes the report; returns the report's path."""
+        if self.processes.is_main:
+            with self._check_stop.alone():
+                self._write_results()
+        self.processes.wait()
+        return self.output / report.REPORT
+
+    def _write_results(self) -> None:
         self.commit()
         self.events.phase("exporting")
         with self.policy.deployed_weights():
@@ -246,7 +272,6 @@ class Run:
         for name in (report.REPORT, report.CONTACT_SHEET, report.REWARD_CURVE):
             self.events.artifact(name)
         self.events.phase("done")
-        return self.output / report.REPORT
 
     def _write_card(self, document: dict[str, Any], images_SCHW: Tensor, files: Sequence[str]) -> list[str]:
         """Writes the model card and its pictures beside the adapter; returns the names of these files."""
@@ -296,6 +321,8 @@ class Run:
             self.events.log(message, level="warning")
 
     def _publish_sample(self, evaluation: Evaluation, path: Path, row: int, image_CHW: Tensor, kind: str) -> None:
+        if not self.processes.is_main:
+            return
         save_png(image_CHW, path)
         self.events.sample(
             self.step,
@@ -343,7 +370,7 @@ class Run:
         state = {"step": self.step, "draws": draws, "pending": None}
         groups = {"rng": tensors}
         if self.pending is not None:
-            state["pending"], groups["rollout"] = self.pending.pack()
+            state["pending"], groups["rollout"] = joined(self.processes.each(self.pending.pack()))
         return state, groups
 
     def _restore(self, found: checkpoint.Checkpoint | None) -> None:
@@ -356,7 +383,8 @@ class Run:
         self.step = self._first_step = self._committed_step = found.step
         self._earlier_seconds += self.history.seconds
         if state["pending"] is not None:
-            self.pending = Batch.unpack(state["pending"], found.tensors("rollout"), self.plan, self.model.device)
+            own = share_of(state["pending"], found.tensors("rollout"), self.processes.index, self.processes.count)
+            self.pending = Batch.unpack(*own, self.plan, self.model.device)
         self.events.forget_metrics_after(self.step)
         self._snapshot = self._state()
         self.events.log(f"resumed at step {self.step} from {found.path.name}")

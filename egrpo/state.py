@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
+from egrpo.processes import Processes
 from egrpo.schedule import MergedStep
 
 # Streams of one seed that must not repeat each other.
@@ -56,26 +58,34 @@ class Draws:
     """Every random draw of a run: prompts, initial seeds, active steps and branch noise. It can be saved and restored.
 
     Prompts come in shuffled epochs; an update that needs more prompts than there are goes into the next epoch, where
-    the same prompt gets another initial noise.
+    the same prompt gets another initial noise. Every process draws for all of them and takes its share, so the state is
+    the same in all, and the draws do not depend on how many there are.
     """
 
-    def __init__(self, seed: int, num_prompts: int) -> None:
+    def __init__(self, seed: int, num_prompts: int, processes: Processes | None = None) -> None:
         self._rng = np.random.Generator(np.random.PCG64([seed, _DRAWS]))
-        self.noise = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, _NOISE]).generate_state(1)[0]))
+        self._noise = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, _NOISE]).generate_state(1)[0]))
         self._num_prompts = num_prompts
+        self._processes = processes or Processes()
         self._waiting: list[int] = []
 
     def prompts(self, count: int) -> list[int]:
-        """Returns the indices of the next prompts."""
+        """Returns the indices of the next prompts, `count` over all processes."""
         while len(self._waiting) < count:
             self._waiting += self._rng.permutation(self._num_prompts).tolist()
         taken, self._waiting = self._waiting[:count], self._waiting[count:]
-        return taken
+        return list(self._processes.share(taken))
 
     def seeds(self, count: int) -> list[int]:
-        """Returns seeds of initial latents."""
-        drawn: list[int] = self._rng.integers(2**63 - 1, size=count).tolist()
-        return drawn
+        """Returns seeds of `count` initial latents of this process."""
+        drawn: list[int] = self._rng.integers(2**63 - 1, size=count * self._processes.count).tolist()
+        return list(self._processes.share(drawn))
+
+    def noise(self, shape: Sequence[int]) -> torch.Tensor:
+        """Returns standard normal noise whose first axis is this process's prompts, float32 on the CPU."""
+        everyone = (shape[0] * self._processes.count, *shape[1:])
+        start = self._processes.index * shape[0]
+        return torch.randn(everyone, generator=self._noise)[start : start + shape[0]]
 
     def active_steps(self, steps: tuple[MergedStep, ...], count: int | None) -> list[MergedStep]:
         """Returns the active steps of one update: all, or `count` of them drawn at random, in schedule order."""
@@ -87,13 +97,13 @@ class Draws:
     def save(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """Returns the JSON part and the tensor part of the state."""
         document = {"numpy": self._rng.bit_generator.state, "waiting": list(self._waiting)}
-        return document, {"noise": self.noise.get_state(), "torch": torch.get_rng_state()}
+        return document, {"noise": self._noise.get_state(), "torch": torch.get_rng_state()}
 
     def load(self, document: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
         """Restores what `save` returned."""
         self._rng.bit_generator.state = document["numpy"]
         self._waiting = list(document["waiting"])
-        self.noise.set_state(tensors["noise"])
+        self._noise.set_state(tensors["noise"])
         torch.set_rng_state(tensors["torch"])
 
 

@@ -55,10 +55,10 @@ def train(
                 embeds = run.embeds_of(prompt_P)
                 with policy.rollout_weights():
                     rollout = roll_out(
-                        policy.sampler, run.plan, steps, x_PNC, embeds, method.group_size, generator=draws.noise
+                        policy.sampler, run.plan, steps, x_PNC, embeds, method.group_size, noise=draws.noise
                     )
                 scores = _score(run, rollout, prompt_P)
-                advantages = _advantages(spec, scores, rollout)
+                advantages = _advantages(run, scores, rollout)
                 batch = Batch(prompt_P, rollout, advantages)
                 run.check_first_rollout(batch, scores.optimised)
                 run.measure(_rollout_metrics(scores, rollout, advantages, steps, time.monotonic() - started))
@@ -84,7 +84,8 @@ def _score(run: Run, rollout: Rollout, prompt_P: Sequence[int]) -> Scores:
     return score_latents(run.model, run.policy.sampler, run.optimised, latents, anchors + tails, groups)[0]
 
 
-def _advantages(spec: TrainSpec, scores: Scores, rollout: Rollout) -> Advantages:
+def _advantages(run: Run, scores: Scores, rollout: Rollout) -> Advantages:
+    spec = run.spec
     num_active, num_prompts, group_size = rollout.tails_APGNC.shape[:3]
     return combined_advantages(
         [values[num_prompts:].reshape(num_active, 1, num_prompts, group_size) for values in scores.optimised],
@@ -92,6 +93,7 @@ def _advantages(spec: TrainSpec, scores: Scores, rollout: Rollout) -> Advantages
         combine=spec.reward.combine,
         std_floor=spec.training.advantage_std_floor,
         clip=spec.training.advantage_clip,
+        gather=run.batch_moments,
     )
 
 

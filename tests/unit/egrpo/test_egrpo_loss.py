@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,15 @@ class Setting:
     def roll_out(self) -> Rollout:
         generator = torch.Generator().manual_seed(2)
         x_PNC = self.model.initial_latents([1, 2])
-        return roll_out(self.sampler, PLAN, PLAN.steps, x_PNC, self.embeds, GROUP, generator=generator)
+        return roll_out(
+            self.sampler,
+            PLAN,
+            PLAN.steps,
+            x_PNC,
+            self.embeds,
+            GROUP,
+            noise=partial(torch.randn, generator=generator),
+        )
 
     def gradient(self, micro_batch: int = 100, kl_weight: float = 0.0, old: Tensor | None = None) -> Tensor:
         for _, parameter in self.parameters:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,9 @@ def sweep(
     x_PNC = torch.randn(2, 4, 8, generator=torch.Generator().manual_seed(seed))
     sampler = Sampler(model, 0.5, micro_batch)
     generator = torch.Generator().manual_seed(seed)
-    return roll_out(sampler, plan, plan.steps, x_PNC, embeds, GROUP, generator=generator), model
+    return roll_out(
+        sampler, plan, plan.steps, x_PNC, embeds, GROUP, noise=partial(torch.randn, generator=generator)
+    ), model
 
 
 def test_merges_longer_than_one_step_are_tested_here() -> None:
@@ -128,7 +131,15 @@ def test_tails_of_the_network_batched_equal_one_at_a_time(random_flux: Path) -> 
     embeds = model.encode_prompts(["a red circle", "a blue square"])
     sampler = Sampler(model, 3.5, 1000)
     generator = torch.Generator().manual_seed(0)
-    rollout = roll_out(sampler, PLAN, PLAN.steps, model.initial_latents([1, 2]), embeds, GROUP, generator=generator)
+    rollout = roll_out(
+        sampler,
+        PLAN,
+        PLAN.steps,
+        model.initial_latents([1, 2]),
+        embeds,
+        GROUP,
+        noise=partial(torch.randn, generator=generator),
+    )
     for a, branch in enumerate(rollout.branches):
         for p in range(2):
             for g in range(GROUP):

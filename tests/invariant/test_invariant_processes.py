@@ -1,0 +1,127 @@
+"""Two processes that share the prompts must train what one process trains (gloo, CPU)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from egrpo_runs import spec_document
+from safetensors.torch import load_file
+
+from egrpo.config import parse_spec
+from egrpo.errors import ConfigError
+from egrpo.processes import Processes
+from egrpo.train import train
+
+
+def document(model: Path) -> dict[str, Any]:
+    """Two rewards, whose combination needs the whole batch, and two updates on each rollout."""
+    return spec_document(
+        model,
+        reward={"components": [{"type": "incompressibility"}, {"type": "compressibility", "weight": 0.3}]},
+        training={"steps": 4, "updates_per_rollout": 2, "ema_decay": 0.5, "clip_range": 0.1},
+        evaluation={"every_steps": 4, "prompts": 3, "images_per_prompt": 1},
+        checkpoint={"every_steps": 1, "keep_last": 9},
+    )
+
+
+def start_two(spec: dict[str, Any], output: Path, *options: str) -> list[subprocess.Popen[str]]:
+    """Starts two processes as a launcher does."""
+    output.mkdir(exist_ok=True)
+    path = output.with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(spec))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    command = [sys.executable, "-m", "egrpo", "train", str(path), "--output", str(output), *options]
+    return [
+        subprocess.Popen(
+            command,
+            env={**os.environ, **world, "RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+
+
+def ends(processes: list[subprocess.Popen[str]]) -> tuple[list[int], str]:
+    """Returns exit codes and everything that was printed."""
+    printed = "".join(process.communicate(timeout=120)[0] for process in processes)
+    return [process.returncode for process in processes], printed
+
+
+def state(run: Path, step: int, name: str) -> dict[str, torch.Tensor]:
+    return load_file(run / "checkpoints" / f"step-{step:06d}" / f"{name}.safetensors")
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.ndjson").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def alone(random_flux: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process."""
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    train(parse_spec(document(random_flux)), folder)
+    return folder
+
+
+def assert_same_training(run: Path, alone: Path) -> None:
+    for name in ("adapter", "ema"):
+        expected = state(alone, 4, name)
+        assert any(float(tensor.abs().max()) > 1e-4 for key, tensor in expected.items() if "lora_B" in key)
+        for key, tensor in state(run, 4, name).items():
+            # Adam divides by the gradient's size: where that is nearly zero, rounding is visible in the step.
+            torch.testing.assert_close(tensor, expected[key], rtol=1e-2, atol=1e-5)
+
+
+def test_two_processes_train_what_one_trains(random_flux: Path, alone: Path, tmp_path: Path) -> None:
+    run = tmp_path / "two"
+    codes, printed = ends(start_two(document(random_flux), run))
+    assert codes == [0, 0], printed
+    # Adam's first average is the gradient times 1 - beta1.
+    one, two = state(alone, 1, "optimizer"), state(run, 1, "optimizer")
+    gradients = [name for name in one if name.endswith(":exp_avg")]
+    largest = max(float(one[name].abs().max()) for name in gradients)
+    assert max(float((one[name] - two[name]).abs().max()) for name in gradients) < 1e-4 * largest
+    assert_same_training(run, alone)
+    # One writer: a row for each evaluation and step, the same numbers, one summary.
+    assert [row["step"] for row in rows(run)] == [row["step"] for row in rows(alone)]
+    for mine, theirs in zip(rows(run), rows(alone), strict=True):
+        timed = {name for name in mine["values"] if "second" in name or "bytes" in name}
+        measured = {name: value for name, value in mine["values"].items() if name not in timed}
+        assert measured == pytest.approx({name: theirs["values"][name] for name in measured}, rel=2e-3, abs=1e-5)
+    assert printed.count("report.json") == 1
+    assert not list(run.rglob(".tmp-*"))
+
+
+def test_a_stop_of_one_stops_both_and_one_process_goes_on(random_flux: Path, alone: Path, tmp_path: Path) -> None:
+    """Stopped between two updates on one rollout: each process held its half of it."""
+    run = tmp_path / "two"
+    pair = start_two(document(random_flux), run)
+    until = time.monotonic() + 90
+    while not (run / "checkpoints" / "step-000001").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    pair[1].send_signal(signal.SIGTERM)
+    codes, printed = ends(pair)
+    assert codes == [75, 75], printed
+    train(parse_spec(document(random_flux)), run, resume=True)
+    assert_same_training(run, alone)
+
+
+def test_prompts_that_cannot_be_shared_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"6 prompts cannot be shared by 4 processes.*\[1, 2, 3, 6\].*multiple of 4"):
+        Processes(0, 4).check_divides(6)
