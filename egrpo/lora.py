@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
+from peft.tuners.lora import Conv2d as LoRAConv2d
 from peft.tuners.lora import Linear as LoRALinear
 from torch import Tensor, nn
 
@@ -52,7 +53,7 @@ def target_modules(transformer: nn.Module, targets: str | Sequence[str], target_
     Raises:
         ConfigError: a name fits no linear layer; the message lists the kinds of layers there are.
     """
-    linear = [name for name, module in transformer.named_modules() if isinstance(module, nn.Linear)]
+    linear = [name for name, module in transformer.named_modules() if _is_linear(module)]
     if isinstance(targets, str):
         return [name for name in linear if re.search(target_sets[targets], name)]
     chosen = []
@@ -63,6 +64,13 @@ def target_modules(transformer: nn.Module, targets: str | Sequence[str], target_
             raise ConfigError(f"/training/lora/targets: {target!r} fits no linear layer; allowed: {kinds}")
         chosen += matches
     return sorted(set(chosen))
+
+
+def _is_linear(module: nn.Module) -> bool:
+    """Whether a module is a linear layer, or a convolution that is one at every position."""
+    if isinstance(module, nn.Conv2d):
+        return module.kernel_size == (1, 1) and module.groups == 1
+    return isinstance(module, nn.Linear)
 
 
 def trained_tensors(parameters: list[tuple[str, nn.Parameter]]) -> dict[str, Tensor]:
@@ -99,12 +107,13 @@ def folded_weights(transformer: nn.Module) -> Iterator[None]:
             layer.merged_adapters.clear()
 
 
-def adapted_layers(transformer: nn.Module) -> dict[str, LoRALinear]:
+def adapted_layers(transformer: nn.Module) -> dict[str, LoRALinear | LoRAConv2d]:
     """Returns the layers that carry the adapter, by their full names."""
-    return {name: module for name, module in transformer.named_modules() if isinstance(module, LoRALinear)}
+    kinds = (LoRALinear, LoRAConv2d)
+    return {name: module for name, module in transformer.named_modules() if isinstance(module, kinds)}
 
 
-def can_fold(layers: Iterable[LoRALinear]) -> bool:
+def can_fold(layers: Iterable[LoRALinear | LoRAConv2d]) -> bool:
     """Whether folding the adapter into these layers is exact, and affordable."""
     weights = [layer.get_base_layer().weight for layer in layers]
     exact = all(weight.dtype == torch.float32 for weight in weights)

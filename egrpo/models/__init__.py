@@ -26,6 +26,7 @@ FAMILIES: dict[str, tuple[str, str]] = {
     "Flux2KleinPipeline": ("egrpo.models.flux2_klein", "Flux2KleinAdapter"),
     "Lumina2Pipeline": ("egrpo.models.lumina2", "Lumina2Adapter"),
     "QwenImagePipeline": ("egrpo.models.qwen_image", "QwenImageAdapter"),
+    "SanaPipeline": ("egrpo.models.sana", "SanaAdapter"),
     "StableDiffusion3Pipeline": ("egrpo.models.sd3", "SD3Adapter"),
     "ZImagePipeline": ("egrpo.models.z_image", "ZImageAdapter"),
 }

@@ -43,6 +43,7 @@ class Family:
         dynamic_shift: whether the schedule depends on the resolution.
         guidance_argument: what the stock `__call__` names the guidance.
         arguments: further arguments of the stock `__call__`, the same for every image.
+        arguments_of_steps: further ones that depend on the number of steps.
         size: height and width in pixels at which images are compared.
         other_size: another one, not square.
         tolerance: largest difference of a pixel in [0, 1] from the stock pipeline's.
@@ -58,6 +59,7 @@ class Family:
     dynamic_shift: bool = True
     guidance_argument: str = "guidance_scale"
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments_of_steps: Callable[[int], Mapping[str, Any]] = lambda steps: {}
     size: tuple[int, int] = (32, 32)
     other_size: tuple[int, int] = (48, 32)
     tolerance: float = 1e-5
@@ -82,6 +84,7 @@ class Family:
             output_type="pt",
             **{self.guidance_argument: guidance},
             **self.arguments,
+            **self.arguments_of_steps(steps),
         ).images
 
 
