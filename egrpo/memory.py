@@ -188,8 +188,9 @@ def _blocks(shapes: Shapes, work: Workload) -> Iterator[_Block]:
     layers: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, shape in shapes.items():
         found = _BLOCK.match(name)
-        if found and len(shape) == 2 and not _NOT_PER_TOKEN.search(found[2]):
-            layers.setdefault(found[1], {})[found[2]] = shape
+        # A convolution, as in Sana's feed-forward layers, gives its outputs at every position, as a linear layer does.
+        if found and len(shape) in (2, 4) and not _NOT_PER_TOKEN.search(found[2]):
+            layers.setdefault(found[1], {})[found[2]] = shape[:2]
     for block, linear in layers.items():
         two_streams = any(_TEXT_STREAM.search(name) for name in linear)
         outputs, inputs = 0, 0

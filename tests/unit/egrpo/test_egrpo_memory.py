@@ -62,6 +62,11 @@ def test_the_estimate_of_a_toy_by_hand() -> None:
     assert found.growth_bytes == found.phases["decoding"] + found.adapter
 
 
+def test_a_convolution_over_single_positions_is_a_linear_layer() -> None:
+    convolution = replace(TOY, transformer={**TOY.transformer, "blocks.0.up.weight": (8, 2, 1, 1)})
+    assert estimate(convolution, WORK) == estimate(TOY, WORK)
+
+
 def test_what_takes_more_and_what_takes_less() -> None:
     plain = estimate(TOY, WORK)
     average = estimate(TOY, replace(WORK, has_average=True))
