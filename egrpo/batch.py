@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from egrpo.advantage import Advantages
-from egrpo.errors import CheckpointError
-from egrpo.rollout import Branch, Rollout
-from egrpo.schedule import MergePlan
+from egrpo.loss import OldPolicy
+from egrpo.rollout import Rollout, Transition
+from egrpo.schedule import MergedStep, MergePlan
 
 # Packed tensors whose second axis is the prompt; of the others it is the first.
-_PROMPT_SECOND = ("advantages", "is_flat", "old_log_probs")
+_PROMPT_SECOND = ("advantages", "is_flat")
 Packed = tuple[dict[str, Any], dict[str, Tensor]]
 
 
@@ -41,45 +41,51 @@ def _prompt_axis(name: str) -> int:
 
 @dataclass
 class Batch:
-    """A rollout with its advantages, and how many optimizer steps were made on it."""
+    """A rollout, its advantages, what the policy that drew it said, and how many optimizer steps were made on it."""
 
     prompt_P: list[int]
     rollout: Rollout
     advantages: Advantages
-    old_log_probs_APG: Tensor | None = None
+    old: OldPolicy
     updates: int = 0
+
+    def minibatch(self, count: int) -> tuple[list[int], list[int]]:
+        """Returns the rows of the prompts whose turn it is when passes take `count` steps, and those of the others.
+
+        Neighbours go to different minibatches; the order of prompts is random already.
+        """
+        turn, rows = self.updates % count, range(len(self.prompt_P))
+        return [p for p in rows if p % count == turn], [p for p in rows if p % count != turn]
 
     def pack(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Returns, as JSON and tensors, what further optimizer steps need; final latents are not among it."""
-        assert self.old_log_probs_APG is not None
         tensors = {
             "advantages": torch.from_numpy(self.advantages.values_APG),
             "is_flat": torch.from_numpy(self.advantages.is_flat_AP),
-            "old_log_probs": self.old_log_probs_APG,
         }
-        for branch in self.rollout.branches:
-            tensors[f"x.{branch.step.start}"] = branch.x_PNC.cpu()
-            tensors[f"x_next.{branch.step.start}"] = branch.x_next_PGNC.cpu()
-        return {"prompts": self.prompt_P, "updates": self.updates}, tensors
+        for number, transition in enumerate(self.rollout.transitions):
+            tensors[f"x.{number}"] = transition.x_PXNC.cpu()
+            tensors[f"x_next.{number}"] = transition.x_next_PGNC.cpu()
+            tensors[f"old_log_prob.{number}"] = self.old.log_probs_PG[number]
+            if self.old.means_PXNC:
+                tensors[f"old_mean.{number}"] = self.old.means_PXNC[number].cpu()
+        steps = [{"group": transition.group, **asdict(transition.step)} for transition in self.rollout.transitions]
+        return {"prompts": self.prompt_P, "updates": self.updates, "transitions": steps}, tensors
 
     @classmethod
     def unpack(
         cls, document: dict[str, Any], tensors: dict[str, Tensor], plan: MergePlan, device: torch.device
     ) -> Self:
-        """Returns what `pack` was given.
-
-        Raises:
-            CheckpointError: its active steps are not those of the plan.
-        """
-        starts = {int(name.split(".")[1]) for name in tensors if name.startswith("x.")}
-        branches = tuple(
-            Branch(step, tensors[f"x.{step.start}"].to(device), tensors[f"x_next.{step.start}"].to(device))
-            for step in plan.steps
-            if step.start in starts
-        )
-        if len(branches) != len(starts):
-            raise CheckpointError("the checkpoint's rollout is of another merge plan")
+        """Returns what `pack` was given."""
+        transitions, means = [], []
+        for number, entry in enumerate(document["transitions"]):
+            step = MergedStep(**{name: value for name, value in entry.items() if name != "group"})
+            x, x_next = tensors[f"x.{number}"].to(device), tensors[f"x_next.{number}"].to(device)
+            transitions.append(Transition(entry["group"], step, x, x_next))
+            if f"old_mean.{number}" in tensors:
+                means.append(tensors[f"old_mean.{number}"].to(device))
+        old = OldPolicy([tensors[f"old_log_prob.{number}"] for number in range(len(transitions))], means)
         nothing = torch.empty(0)
-        rollout = Rollout(plan, branches, nothing, nothing, 0)
+        rollout = Rollout(plan, tuple(transitions), nothing, nothing, 0)
         advantages = Advantages(tensors["advantages"].numpy(), tensors["is_flat"].numpy())
-        return cls(document["prompts"], rollout, advantages, tensors["old_log_probs"], document["updates"])
+        return cls(document["prompts"], rollout, advantages, old, document["updates"])

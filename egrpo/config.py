@@ -18,8 +18,6 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
-    Discriminator,
     Field,
     StringConstraints,
     Tag,
@@ -29,26 +27,18 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from egrpo import catalogue, schedule
-from egrpo.errors import ConfigError, DispersionError
+from egrpo import catalogue
+from egrpo.errors import ConfigError
 from egrpo.export.comfyui_keys import refused_format
+from egrpo.methods import METHODS, EGRPOMethod, Method, MethodSpec
+from egrpo.spec_model import LIST_OR_SCALAR, OBJECT_OR_SCALAR, SpecModel
 from egrpo.tiny.captions import parse_caption
 
 Prompt = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
 
 
-# Unions are told apart by the JSON type, so that an error names one field and not one per branch. The tags begin with
-# "#", which keeps them out of JSON pointers.
-_OBJECT_OR_SCALAR = Discriminator(lambda value: "#object" if isinstance(value, Mapping | BaseModel) else "#scalar")
-_LIST_OR_SCALAR = Discriminator(lambda value: "#list" if isinstance(value, list | tuple) else "#scalar")
 ModuleName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Surrogate = Literal["ppo_clip", "grpo_guard", "flow_dppo"]
-
-
-class SpecModel(BaseModel):
-    """Base of every part of the spec: unknown fields are errors, nothing changes after parsing, no NaN or infinity."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class HubModel(SpecModel):
@@ -111,101 +101,6 @@ class RewardSpec(SpecModel):
         return value
 
 
-class EGRPOMethod(SpecModel):
-    """E-GRPO, arXiv 2601.00423: where along the schedule noise enters, and how far each stochastic step reaches.
-
-    `shift` None keeps the pipeline's own schedule. `active_steps` is a leading fraction of the schedule or a list of
-    step indices; `active_steps_per_update` draws that many of them anew for every update (None: all).
-    """
-
-    type: Literal["egrpo"] = "egrpo"
-    sampling_steps: int = Field(default=16, ge=2, le=200)
-    shift: float | None = Field(default=None, gt=0, le=100)
-    eta: float = Field(default=0.7, gt=0, le=10)
-    entropy_threshold: float = Field(default=2.2, ge=0, le=100)
-    merging: Literal["adaptive", "fixed", "none"] = "adaptive"
-    fixed_length: int | None = Field(default=None, ge=1, le=200, validate_default=True)
-    active_steps: Annotated[
-        Annotated[float, Field(gt=0, le=1), Tag("#scalar")]
-        | Annotated[list[Annotated[int, Field(ge=0)]], Tag("#list")],
-        _LIST_OR_SCALAR,
-    ] = 0.5
-    active_steps_per_update: int | None = Field(default=None, ge=1)
-    group_size: int = Field(default=12, ge=2, le=512)
-    dispersion_limit: float = Field(default=1.5, gt=1, le=1000, validate_default=True)
-    guidance_scale: float = Field(default=3.5, ge=0, le=100)
-
-    @field_validator("fixed_length")
-    @classmethod
-    def _fixed_length_goes_with_fixed(cls, value: int | None, info: ValidationInfo) -> int | None:
-        merging = info.data.get("merging")
-        if merging == "fixed" and value is None:
-            raise PydanticCustomError("missing", "merging 'fixed' needs fixed_length, e.g. 2, 4 or 6")
-        if merging in ("adaptive", "none") and value is not None:
-            raise PydanticCustomError("unexpected", f"fixed_length goes with merging 'fixed', not {merging!r}")
-        return value
-
-    @field_validator("active_steps")
-    @classmethod
-    def _active_steps_exist(cls, value: float | list[int], info: ValidationInfo) -> float | list[int]:
-        steps = info.data.get("sampling_steps")
-        if isinstance(value, float) or steps is None:
-            return value
-        if not value or sorted(set(value)) != value or value[-1] >= steps:
-            raise PydanticCustomError(
-                "active_steps", f"active_steps must be different indices in rising order from 0 to {steps - 1}"
-            )
-        return value
-
-    @field_validator("active_steps_per_update")
-    @classmethod
-    def _no_more_than_there_are(cls, value: int | None, info: ValidationInfo) -> int | None:
-        active, steps = info.data.get("active_steps"), info.data.get("sampling_steps")
-        if value is None or active is None or steps is None:
-            return value
-        count = len(schedule.active_indices(active, steps))
-        if value > count:
-            raise PydanticCustomError(
-                "active_steps_per_update", f"there are {count} active steps; allowed: 1 to {count}"
-            )
-        return value
-
-    @field_validator("dispersion_limit")
-    @classmethod
-    def _plan_stays_below_the_limit(cls, value: float, info: ValidationInfo) -> float:
-        # Without an explicit shift the schedule is the pipeline's own, and the plan is checked when that is known.
-        names = ("sampling_steps", "shift", "eta", "entropy_threshold", "merging", "fixed_length", "active_steps")
-        if info.data.get("shift") is None or any(name not in info.data for name in names):
-            return value
-        fields = {name: info.data[name] for name in names}
-        sigmas = schedule.shifted_sigmas(fields["sampling_steps"], fields["shift"])
-        try:
-            _plan(sigmas, fields, value)
-        except DispersionError as error:
-            raise PydanticCustomError("dispersion", "{reason}", {"reason": str(error)}) from error
-        return value
-
-    def plan(self, sigmas: list[float]) -> schedule.MergePlan:
-        """Returns the merge plan on a schedule of sampling_steps + 1 times.
-
-        Raises:
-            DispersionError: a merged step is above `dispersion_limit`.
-        """
-        return _plan(sigmas, self.model_dump(), self.dispersion_limit)
-
-
-def _plan(sigmas: list[float], fields: Mapping[str, Any], dispersion_limit: float) -> schedule.MergePlan:
-    return schedule.merge_plan(
-        sigmas,
-        eta=fields["eta"],
-        active=schedule.active_indices(fields["active_steps"], fields["sampling_steps"]),
-        merging=fields["merging"],
-        entropy_threshold=fields["entropy_threshold"],
-        fixed_length=fields["fixed_length"],
-        dispersion_limit=dispersion_limit,
-    )
-
-
 class LoRASpec(SpecModel):
     """The trained adapter. `targets`: a named set of `egrpo.lora`, a list of module names, or None: the model's own."""
 
@@ -215,7 +110,7 @@ class LoRASpec(SpecModel):
         Annotated[
             Annotated[Literal["attention", "attention_mlp", "all"], Tag("#scalar")]
             | Annotated[list[ModuleName], Field(min_length=1), Tag("#list")],
-            _LIST_OR_SCALAR,
+            LIST_OR_SCALAR,
         ]
         | None
     ) = None
@@ -244,22 +139,26 @@ class TrainingSpec(SpecModel):
     0.01 after), `lr_cycles` with `cosine_with_restarts`, `lr_power` with `polynomial`.
 
     `advantage_std_floor`: a group's deviations are divided by max(std, floor), so that groups which hardly differ do
-    not have their noise amplified. `micro_batch_size` bounds how many images pass the network at once (None: by the
-    model's size); it never changes the result. `gradient_checkpointing` computes activations twice instead of keeping
-    them (`auto`: for models above 1e9 parameters).
+    not have their noise amplified. An optimizer step learns from `images_per_update` images; given in place of
+    `prompts_per_update`, it must be a multiple of the images that the method draws for a prompt. A rollout has
+    `minibatches_per_rollout` times as many prompts, and `updates_per_rollout` passes are made over it, each of that
+    many optimizer steps. `micro_batch_size` bounds how many images pass the network at once (None: by the model's
+    size); it never changes the result. `gradient_checkpointing` computes activations twice instead of keeping them
+    (`auto`: for models above 1e9 parameters).
 
     `startup_checks` says what happens when the memory estimate is above what the device has, or the first rollout shows
     that the run could not learn (`egrpo.selfcheck`).
 
     `surrogate` is what bounds an update (`egrpo.objective`): `ppo_clip` clips the ratio at `clip_range`, `grpo_guard`
     clips a ratio that is normalised over timesteps (with a smaller range, 2e-6 say), `flow_dppo` stops what leads
-    beyond `divergence_limit`, the KL divergence per latent dimension (None: 1e-5). With one update per rollout all
-    ratios are 1, and of the three only `grpo_guard` differs, by its weights of the timesteps. `timestep_rescale`
+    beyond `divergence_limit`, the KL divergence per latent dimension (None: 1e-5). On the first update after a rollout
+    all ratios are 1, and of the three only `grpo_guard` differs, by its weights of the timesteps. `timestep_rescale`
     `flash` gives all timesteps gradients of one size.
     """
 
     steps: int = Field(default=300, ge=1, le=100_000)
     prompts_per_update: int = Field(default=8, ge=1, le=1024)
+    images_per_update: int | None = Field(default=None, ge=2, le=1_000_000)
     mode: Literal["lora", "full"] = "lora"
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
     learning_rate: float = Field(default_factory=_default_learning_rate, gt=0, le=1)
@@ -291,6 +190,7 @@ class TrainingSpec(SpecModel):
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     kl_weight: float = Field(default=0.0, ge=0)
     updates_per_rollout: int = Field(default=1, ge=1, le=100)
+    minibatches_per_rollout: int = Field(default=1, ge=1, le=100)
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     micro_batch_size: int | None = Field(default=None, ge=1, le=65_536)
     gradient_checkpointing: Literal["auto", True, False] = "auto"
@@ -367,7 +267,7 @@ class EvaluationSpec(SpecModel):
     every_steps: int = Field(default=25, ge=1)
     prompts: Annotated[
         Annotated[int, Field(ge=1, le=10_000), Tag("#scalar")] | Annotated[PromptSource, Tag("#object")],
-        _OBJECT_OR_SCALAR,
+        OBJECT_OR_SCALAR,
     ] = 16
     images_per_prompt: int = Field(default=4, ge=1, le=256)
     seed: int = Field(default=1234, ge=0, lt=2**32)
@@ -409,11 +309,11 @@ class TrainSpec(SpecModel):
     local_models_allowed: ClassVar[bool] = True
 
     name: str = Field(default="run", min_length=1, max_length=200)
-    base_model: Annotated[Annotated[str, Tag("#scalar")] | Annotated[HubModel, Tag("#object")], _OBJECT_OR_SCALAR]
+    base_model: Annotated[Annotated[str, Tag("#scalar")] | Annotated[HubModel, Tag("#object")], OBJECT_OR_SCALAR]
     reward: RewardSpec  # before the prompts, which are checked against it
     prompts: PromptSource
-    method: EGRPOMethod = Field(default_factory=EGRPOMethod)
-    training: TrainingSpec = Field(default_factory=TrainingSpec)
+    method: Method = Field(default_factory=EGRPOMethod)
+    training: TrainingSpec = Field(default_factory=TrainingSpec, validate_default=True)
     evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec)
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
     export: ExportSpec = Field(default_factory=ExportSpec)
@@ -437,6 +337,12 @@ class TrainSpec(SpecModel):
     def _prompts_suit_the_rewards(cls, value: PromptSource, info: ValidationInfo) -> PromptSource:
         _check_prompts(value, info.data.get("reward"))
         return value
+
+    @field_validator("training")
+    @classmethod
+    def _images_per_update_are_whole_prompts(cls, value: TrainingSpec, info: ValidationInfo) -> TrainingSpec:
+        method: MethodSpec | None = info.data.get("method")
+        return value if method is None else _with_prompts_per_update(value, method.images_per_prompt)
 
     @field_validator("evaluation")
     @classmethod
@@ -480,6 +386,26 @@ class TrainSpec(SpecModel):
         held_out = set(random.Random(self.evaluation.seed).sample(range(len(prompts)), count))
         train = [prompt for index, prompt in enumerate(prompts) if index not in held_out]
         return train, [prompts[index] for index in sorted(held_out)]
+
+
+def _with_prompts_per_update(training: TrainingSpec, images_per_prompt: int) -> TrainingSpec:
+    """Returns the settings with both numbers filled in, or refuses numbers that do not go together."""
+    images = training.images_per_update
+    if images is None:
+        return training.model_copy(update={"images_per_update": training.prompts_per_update * images_per_prompt})
+    prompts, rest = divmod(images, images_per_prompt)
+    stated = training.prompts_per_update if "prompts_per_update" in training.model_fields_set else prompts
+    if rest or not 1 <= prompts <= 1024 or stated != prompts:
+        reason = f"the method draws {images_per_prompt} images for a prompt"
+        allowed = (
+            f"a multiple of {images_per_prompt} up to {1024 * images_per_prompt}"
+            if stated == prompts
+            else f"{stated * images_per_prompt}, or leave out prompts_per_update"
+        )
+        kind = PydanticCustomError("images_per_update", reason, {"allowed": allowed})
+        problem = InitErrorDetails(type=kind, loc=("images_per_update",), input=images)
+        raise ValidationError.from_exception_data("training", [problem])
+    return training.model_copy(update={"prompts_per_update": prompts})
 
 
 def _check_prompts(prompts: PromptSource, reward: RewardSpec | None, *parents: str) -> None:
@@ -548,7 +474,9 @@ def error_items(error: ValidationError) -> list[dict[str, Any]]:
 def _without_tags(item: dict[str, Any]) -> dict[str, Any]:
     location, context = list(item["loc"]), item.get("ctx", {})
     for index, part in enumerate(location[1:], start=1):
-        if part in catalogue.REWARDS and isinstance(location[index - 1], int):
+        of_reward = part in catalogue.REWARDS and isinstance(location[index - 1], int)
+        of_method = part in METHODS and location[index - 1] == "method"
+        if of_reward or of_method:
             location[index] = f"#{part}"
     item["loc"] = tuple(location)
     if item["type"] == "union_tag_not_found":

@@ -44,4 +44,5 @@ def reloaded_base(transformer: Any, source: str, revision: str | None) -> Iterat
 def export_transformer(model: ModelAdapter, folder: Path) -> list[str]:
     """Writes the transformer as diffusers keeps it: the folder takes the place of `transformer/` in a pipeline."""
     model.transformer.save_pretrained(folder, safe_serialization=True)
-    return sorted(path.name for path in folder.iterdir())
+    # A resumed run finds its model card beside them.
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith(("config", "diffusion_pytorch_model")))

@@ -20,43 +20,59 @@ from egrpo.policy import Policy
 
 @dataclass(frozen=True)
 class BatchGeometry:
-    """What one rollout draws, over all processes.
+    """What one rollout draws and one optimizer step learns from, over all processes.
 
     Args:
         prompts: prompts of one rollout.
-        groups: groups of every prompt: active steps of the rollout.
-        group_size: images of one group.
-        updates: optimizer steps on one rollout.
+        images_per_prompt: images of a prompt's groups, all tails counted.
+        minibatches: optimizer steps of one pass over the rollout, each on its share of the prompts.
+        passes: passes over the rollout.
+        draws_anchor: whether each prompt has one image more, drawn by the plain ODE.
+        forwards_per_prompt: latents of a prompt that the update may run at once: 1 where groups share them.
         micro_batch: images that pass the network at once.
         processes: processes that share the prompts.
     """
 
     prompts: int
-    groups: int
-    group_size: int
-    updates: int
+    images_per_prompt: int
+    minibatches: int
+    passes: int
+    draws_anchor: bool
+    forwards_per_prompt: int
     micro_batch: int
     processes: int = 1
 
     @property
     def images(self) -> int:
-        """Images that are scored and trained on in one rollout; the anchor of each prompt comes on top."""
-        return self.prompts * self.groups * self.group_size
+        """Images that a rollout draws for its groups."""
+        return self.prompts * self.images_per_prompt
+
+    @property
+    def rows(self) -> int:
+        """Images that a rollout draws: its groups' and the anchors."""
+        return self.images + (self.prompts if self.draws_anchor else 0)
 
     def __str__(self) -> str:
+        anchors = f", and {self.prompts} anchors" if self.draws_anchor else ""
         return (
-            f"{self.images} images per rollout = {self.prompts} prompts x {self.groups} active steps x "
-            f"{self.group_size} members, and {self.prompts} anchors; {self.updates} optimizer steps on them; "
-            f"{self.micro_batch} images pass the network at once; {self.processes} processes"
+            f"{self.images // self.minibatches} images per update = {self.prompts // self.minibatches} prompts x "
+            f"{self.images_per_prompt} images; {self.minibatches * self.passes} updates on a rollout of "
+            f"{self.images} images{anchors}; {self.micro_batch} images pass the network at once; "
+            f"{self.processes} processes"
         )
 
 
-def batch_geometry(spec: TrainSpec, num_steps: int, micro_batch: int) -> BatchGeometry:
-    """Returns the geometry of a run whose plan has `num_steps` active steps."""
-    groups = spec.method.active_steps_per_update or num_steps
-    training = spec.training
+def batch_geometry(spec: TrainSpec, micro_batch: int) -> BatchGeometry:
+    """Returns the geometry of a run."""
+    method, training = spec.method, spec.training
     return BatchGeometry(
-        training.prompts_per_update, groups, spec.method.group_size, training.updates_per_rollout, micro_batch
+        prompts=training.prompts_per_update * training.minibatches_per_rollout,
+        images_per_prompt=method.images_per_prompt,
+        minibatches=training.minibatches_per_rollout,
+        passes=training.updates_per_rollout,
+        draws_anchor=method.draws_anchor,
+        forwards_per_prompt=1 if method.draws_anchor else method.group_size,
+        micro_batch=micro_batch,
     )
 
 
@@ -74,12 +90,12 @@ def expected_memory(
         latent_channels=model.initial_latents([0]).shape[-1],
         text_tokens=model.max_sequence_length,
         pixels=model.height * model.width,
-        micro_batch=passes * _largest_batch(geometry.prompts + geometry.images, geometry.micro_batch),
-        update_batch=passes * min(geometry.micro_batch, geometry.prompts),
-        decode_batch=min(model.decode_batch_size, geometry.prompts + geometry.images),
+        micro_batch=passes * _largest_batch(geometry.rows, geometry.micro_batch),
+        update_batch=passes * min(geometry.micro_batch, geometry.prompts * geometry.forwards_per_prompt),
+        decode_batch=min(model.decode_batch_size, geometry.rows),
         encode_batch=model.encode_batch_size,
         num_prompts=num_prompts,
-        images_per_update=geometry.prompts + geometry.images,
+        images_per_update=geometry.rows,
         trained=sum(parameter.numel() for _, parameter in policy.parameters),
         adapted=own if trains_base else list(layers),
         trains_base=trains_base,

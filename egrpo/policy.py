@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from egrpo.advantage import Advantages
+from egrpo.batch import Batch
 from egrpo.checkpoint import Checkpoint
 from egrpo.config import TrainSpec
 from egrpo.ema import EMA
@@ -29,7 +29,8 @@ from egrpo.models.adapter import ModelAdapter, PromptEmbeds
 from egrpo.optimizer import learning_rates, load_optimizer, make_optimizer, optimizer_tensors
 from egrpo.precision import LossScale, choose_precision
 from egrpo.processes import Processes
-from egrpo.rollout import Rollout, Sampler
+from egrpo.rollout import Sampler
+from egrpo.schedule import MergePlan
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class UpdateStats:
     grad_norm: float
     learning_rate: float
     is_skipped: bool  # gradients overflowed float16, and the parameters are as before
+    network_evaluations: int
 
 
 # Above this the activations of a forward are computed twice rather than kept, unless the spec says otherwise.
@@ -53,6 +55,7 @@ class Policy:
         self,
         model: ModelAdapter,
         spec: TrainSpec,
+        plan: MergePlan,
         default_targets: str,
         check_stop: Callable[[], None],
         processes: Processes | None = None,
@@ -73,33 +76,29 @@ class Policy:
         size = training.micro_batch_size or model.micro_batch_size
         self.sampler = Sampler(model, spec.method.guidance_scale, size, check_stop)
         self._scale = LossScale(self.precision, model.device)
-        objective = Objective(training.clip_range, training.kl_weight)
         self._processes = processes or Processes()
         # Flat groups are left out of the update, so processes do not look for a stop equally often in it.
         looks = self._processes.count == 1
         sampler = self.sampler if looks else replace(self.sampler, check_stop=_never)
-        self._loss = PolicyLoss(model, sampler, objective, self._scale.scale)
+        self._loss = PolicyLoss(model, sampler, Objective.of(training, plan), self._scale.scale)
 
-    def update(
-        self,
-        rollout: Rollout,
-        advantages: Advantages,
-        embeds: PromptEmbeds,
-        step: int,
-        old_log_probs_APG: Tensor | None = None,
-    ) -> tuple[UpdateStats, Tensor]:
-        """Makes one optimizer step; returns measurements and the old log-probabilities for further passes.
+    def update(self, batch: Batch, embeds: PromptEmbeds, step: int) -> UpdateStats:
+        """Makes the next optimizer step on a batch, on its next minibatch of prompts; `embeds` has its prompts.
 
         Raises:
             NonFiniteError: the loss or the gradient norm is not finite; the parameters are as before.
         """
+        mine, others = batch.minibatch(self._spec.minibatches_per_rollout)
+        remembered = 0
+        if batch.updates == 0 and others:
+            remembered = self._loss.remember(batch.rollout, embeds, batch.old, others)
         rate = self._learning_rate(step)
         self._optimizer.param_groups[0]["lr"] = rate
         for _, parameter in self.parameters:
             # Always there, also when no group has anything to say: the optimizer's momentum then acts alone, and acts
             # alike before and after a resume.
             parameter.grad = torch.zeros_like(parameter)
-        stats, log_probs_APG = self._loss.accumulate(rollout, advantages, embeds, old_log_probs_APG)
+        stats = self._loss.accumulate(batch.rollout, batch.advantages, embeds, batch.old, mine)
         parameters = [parameter for _, parameter in self.parameters]
         self._average_gradients(parameters)
         self._scale.unscale(self._optimizer)
@@ -109,7 +108,8 @@ class Policy:
         is_made = self._scale.step(self._optimizer)
         if self._ema is not None and is_made:
             self._ema.update()
-        return UpdateStats(stats, norm, rate, not is_made), log_probs_APG
+        batch.updates += 1
+        return UpdateStats(stats, norm, rate, not is_made, stats.network_evaluations + remembered)
 
     def _average_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Shares are of one size, so the mean over processes of their means is the mean over the batch."""

@@ -66,6 +66,7 @@ class Run:
         events: EventWriter,
         model: ModelAdapter,
         policy: Policy,
+        plan: MergePlan,
         rewards: Sequence[WeightedReward],
         processes: Processes,
         check_stop: AgreedStop,
@@ -74,7 +75,7 @@ class Run:
         self.model, self.policy, self.rewards = model, policy, tuple(rewards)
         self.optimised = tuple(weighted for weighted in rewards if not weighted.is_held_out)
         self.train_prompts, eval_prompts = spec.split_prompts()
-        self.plan: MergePlan = spec.method.plan(model.sigmas(spec.method.sampling_steps, spec.method.shift))
+        self.plan = plan
         self.processes, self._check_stop = processes, check_stop
         self.draws = Draws(spec.training.seed, len(self.train_prompts), processes)
         self.history = History()
@@ -114,7 +115,7 @@ class Run:
         processes = Processes.of_launcher()
         processes.check_divides(spec.training.prompts_per_update)
         events = events if processes.is_main else Silence()
-        found = _checkpoint_to_resume(spec, output, resume, events)
+        found = _checkpoint_to_resume(spec, output, resume)
         # Nobody writes before everybody has looked.
         processes.wait()
         events.phase("loading_model")
@@ -126,11 +127,13 @@ class Run:
         check_optimizer(spec.training, device)
         model = load_model(spec, device)
         entry = resolve(spec.base_model)[0]
+        plan = spec.method.plan(model.sigmas(spec.method.sampling_steps, spec.method.shift))
+        targets = entry.default_lora_targets if entry else _DEFAULT_TARGETS
         agreed_stop = AgreedStop(check_stop, processes)
-        policy = Policy(model, spec, entry.default_lora_targets if entry else _DEFAULT_TARGETS, agreed_stop, processes)
+        policy = Policy(model, spec, plan, targets, agreed_stop, processes)
         events.phase("warming_up")
         _check_memory(spec, model, policy, events)
-        run = cls(spec, output, events, model, policy, loaded, processes, agreed_stop)
+        run = cls(spec, output, events, model, policy, plan, loaded, processes, agreed_stop)
         run._earlier_seconds = time.monotonic() - began
         if processes.is_main:
             (output / "plan.json").write_text(json.dumps(run.plan.to_dict(), indent=1) + "\n")
@@ -408,7 +411,7 @@ class Run:
             self.events.log(
                 f"no warning of reward hacking: it takes {hacking.MIN_UNITS} evaluation prompts to tell it from chance"
             )
-        self.events.log(str(batch_geometry(self.spec, len(plan.steps), self.policy.sampler.micro_batch_size)))
+        self.events.log(str(batch_geometry(self.spec, self.policy.sampler.micro_batch_size)))
         if overlap:
             self.events.log(f"{len(overlap)} evaluation prompts are also trained on", level="warning")
 
@@ -419,8 +422,7 @@ def _check_memory(spec: TrainSpec, model: ModelAdapter, policy: Policy, events: 
     Raises:
         MemoryLimitError: it is more than there is, and the spec does not say to go on.
     """
-    num_steps = len(spec.method.plan(model.sigmas(spec.method.sampling_steps, spec.method.shift)).steps)
-    geometry = batch_geometry(spec, num_steps, policy.sampler.micro_batch_size)
+    geometry = batch_geometry(spec, policy.sampler.micro_batch_size)
     prompts = [prompt for part in spec.split_prompts() for prompt in part]
     try:
         events.log(check_memory(expected_memory(spec, model, policy, geometry, len(prompts)), model.device))
@@ -434,15 +436,13 @@ def _stop_or_warn(spec: TrainSpec, events: EventWriter, error: ConfigError) -> N
     events.log(str(error), level="warning")
 
 
-def _checkpoint_to_resume(
-    spec: TrainSpec, output: Path, resume: bool, events: EventWriter
-) -> checkpoint.Checkpoint | None:
+def _checkpoint_to_resume(spec: TrainSpec, output: Path, resume: bool) -> checkpoint.Checkpoint | None:
     root = output / CHECKPOINTS
     if not resume:
         if any(root.glob("step-*")) or (output / METRICS_FILE).exists():
             raise ConfigError(f"{output} already holds a run; pass --resume to go on with it, or choose another folder")
         return None
-    found = checkpoint.newest(root, lambda message: events.log(message, level="warning"))
+    found = checkpoint.newest(root)
     if found is not None and found.spec_digest != spec.digest():
         raise ConfigError(f"{found.path} was written by another spec; resume with the spec of that run")
     return found

@@ -1,4 +1,4 @@
-"""The schedule and the merge plan: which steps are stochastic and how far each reaches. Pure Python, float64.
+"""The schedule and the plan: which steps are stochastic and how far each reaches. Pure Python, float64.
 
 Notation of the paper (arXiv 2601.00423): flow time t runs from 1 (noise) to 0 (image); `sigmas` are the T + 1 times
 t_0 = 1 > t_1 > ... > t_T = 0; eta is the paper's noise scale a. Nothing here knows a model or a tensor.
@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from egrpo.errors import ConfigError, DispersionError
+from egrpo.kernels import Gaussian, Kernel, step_gaussian
 
 Merging = Literal["adaptive", "fixed", "none"]
 
@@ -33,19 +34,40 @@ class MergedStep:
 
 
 @dataclass(frozen=True)
+class GroupPlan:
+    """What one group per prompt does: its members leave their common path at the first of `steps`.
+
+    They take every step of `steps` by the SDE and all others by the ODE. The transitions of `trained` are what the
+    policy learns from. After its last stochastic step a member has one tail for each of `strides`: a tail of stride k
+    takes every k-th time of the schedule, the last step as short as it must be to end at t = 0.
+    """
+
+    steps: tuple[MergedStep, ...]
+    trained: tuple[MergedStep, ...]
+    strides: tuple[int, ...] = (1,)
+
+
+@dataclass(frozen=True)
 class MergePlan:
-    """The stochastic steps of a rollout, in the order of the schedule."""
+    """The steps of a schedule that may be stochastic, and the kernel that takes them."""
 
     sigmas: tuple[float, ...]
     eta: float
     steps: tuple[MergedStep, ...]
+    kernel: Kernel = "flow_sde"
+
+    def gaussian(self, step: MergedStep) -> Gaussian:
+        """Returns the numbers of a stochastic step's transition."""
+        t, t_next = self.sigmas[step.start], self.sigmas[step.end]
+        return step_gaussian(self.kernel, t, t_next, t_1=self.sigmas[1], eta=self.eta)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the plan as JSON types."""
-        return {"sigmas": list(self.sigmas), "eta": self.eta, "steps": [asdict(step) for step in self.steps]}
+        steps = [asdict(step) for step in self.steps]
+        return {"sigmas": list(self.sigmas), "eta": self.eta, "kernel": self.kernel, "steps": steps}
 
     def network_evaluations(self, group_size: int) -> int:
-        """Returns forward passes per prompt: T for the anchor and T - i - l for every tail."""
+        """Returns forward passes per prompt when every step is a branch: T for the anchor, T - i - l for every tail."""
         num_steps = len(self.sigmas) - 1
         return num_steps + group_size * sum(num_steps - step.end for step in self.steps)
 
@@ -59,37 +81,26 @@ def shifted_sigmas(steps: int, shift: float) -> list[float]:
     return [shift * u / (1 + (shift - 1) * u) for u in uniform]
 
 
-def noise_scale(sigmas: Sequence[float], i: int, eta: float) -> float:
-    """Returns sigma_i = eta * sqrt(t_i / (1 - t_i)), the diffusion coefficient at step i (eq. 2).
+def entropy(sigmas: Sequence[float], i: int, j: int, eta: float, kernel: Kernel = "flow_sde") -> float:
+    """Returns H(i, j) = sqrt(2*pi*e) * std, the exponential of the entropy per dimension of a step from i to j.
 
-    At t_i = 1 the denominator is 1 - t_1, whatever the length of the step.
+    For `flow_sde` that is sqrt(2*pi*e) * sigma_i * sqrt(t_i - t_j). Source: arXiv 2601.00423, eqs. 10 and 11. Read per
+    dimension and as an exponential, the paper's thresholds (0 to 2.6) fall where its ablation says they do; no other
+    normalisation does that.
     """
-    t = sigmas[i]
-    remaining = 1 - t if t < 1 else 1 - sigmas[i + 1]
-    return eta * math.sqrt(t / remaining)
+    return math.sqrt(2 * math.pi * math.e) * step_gaussian(kernel, sigmas[i], sigmas[j], t_1=sigmas[1], eta=eta).std
 
 
-def entropy(sigmas: Sequence[float], i: int, j: int, eta: float) -> float:
-    """Returns H(i, j) = sqrt(2*pi*e) * sigma_i * sqrt(t_i - t_j), the exponential of the entropy per dimension.
-
-    Source: arXiv 2601.00423, eqs. 10 and 11. Read per dimension and as an exponential, the paper's thresholds
-    (0 to 2.6) fall where its ablation says they do; no other normalisation does that.
-    """
-    return math.sqrt(2 * math.pi * math.e * (sigmas[i] - sigmas[j])) * noise_scale(sigmas, i, eta)
-
-
-def dispersion(sigmas: Sequence[float], i: int, j: int, eta: float) -> float:
+def dispersion(sigmas: Sequence[float], i: int, j: int, eta: float, kernel: Kernel = "flow_sde") -> float:
     """Returns latent std / true marginal std after one SDE step from i to j, for N(0, 1) data and exact velocity.
 
     With m(t) = (1 - t)^2 + t^2 the exact velocity is v = (2t - 1)/m(t) * x, so the step is linear in x with factor c
     and its output variance is c^2 m(t_i) + std^2, compared with m(t_j). 1 is exact; our own measure, not the paper's.
     """
-    t, delta = sigmas[i], sigmas[i] - sigmas[j]
-    variance_rate = noise_scale(sigmas, i, eta) ** 2
-    velocity = (2 * t - 1) / _marginal_variance(t)
-    drift = variance_rate / (2 * t)
-    factor = 1 - drift * delta - velocity * (1 + drift * (1 - t)) * delta
-    variance = factor**2 * _marginal_variance(t) + variance_rate * delta
+    t = sigmas[i]
+    step = step_gaussian(kernel, t, sigmas[j], t_1=sigmas[1], eta=eta)
+    factor = step.x_factor - step.v_factor * (2 * t - 1) / _marginal_variance(t)
+    variance = factor**2 * _marginal_variance(t) + step.std**2
     return math.sqrt(variance / _marginal_variance(sigmas[j]))
 
 
@@ -113,47 +124,50 @@ def merge_plan(
     entropy_threshold: float = 2.2,
     fixed_length: int | None = None,
     dispersion_limit: float | None = None,
+    kernel: Kernel = "flow_sde",
 ) -> MergePlan:
     """Returns the merged SDE step of every active step.
 
-    Adaptive: the smallest length with H(i, i + l) >= threshold, never past T (arXiv 2601.00423, section 3.3.1).
-    Fixed: the same length everywhere, cut at T. None: every length is 1.
+    Adaptive: the smallest length with H(i, i + l) >= threshold, never past T (arXiv 2601.00423, section 3.3.1); where
+    no length reaches it, the one of highest entropy. Under `flow_sde` that is the longest; under `cps` entropy falls
+    with the length, so it is 1. Fixed: the same length everywhere, cut at T. None: every length is 1. A `cps` step
+    never ends at t = 0, where it would have no noise.
 
     Raises:
-        ConfigError: the sigmas do not fall from at most 1 to 0, or an index is not on the schedule.
+        ConfigError: the sigmas do not fall from at most 1 to 0, an index is not on the schedule or cannot be active.
         DispersionError: a step is above the limit; the message names each with its dispersion.
     """
-    _check_schedule(sigmas, active)
+    _check_schedule(sigmas, active, last=len(sigmas) - (2 if kernel == "flow_sde" else 3))
+    end = len(sigmas) - (1 if kernel == "flow_sde" else 2)
     steps = []
     for i in active:
-        length = _length(sigmas, i, eta, merging, entropy_threshold, fixed_length)
-        steps.append(MergedStep(i, length, entropy(sigmas, i, i + length, eta), dispersion(sigmas, i, i + length, eta)))
-    plan = MergePlan(tuple(sigmas), eta, tuple(steps))
+        entropies = [entropy(sigmas, i, j, eta, kernel) for j in range(i + 1, end + 1)]
+        length = _length(entropies, merging, entropy_threshold, fixed_length)
+        steps.append(MergedStep(i, length, entropies[length - 1], dispersion(sigmas, i, i + length, eta, kernel)))
+    plan = MergePlan(tuple(sigmas), eta, tuple(steps), kernel)
     if dispersion_limit is not None:
         _refuse_over_dispersion(plan, dispersion_limit)
     return plan
 
 
-def _length(
-    sigmas: Sequence[float], i: int, eta: float, merging: Merging, threshold: float, fixed_length: int | None
-) -> int:
-    longest = len(sigmas) - 1 - i
+def _length(entropies: Sequence[float], merging: Merging, threshold: float, fixed_length: int | None) -> int:
+    """Returns the length of a merge, given the entropies of the lengths 1, 2, ... that are possible."""
     if merging == "none":
         return 1
     if merging == "fixed":
         if fixed_length is None:
             raise ConfigError("merging 'fixed' needs fixed_length")
-        return min(fixed_length, longest)
-    reaches = (length for length in range(1, longest) if entropy(sigmas, i, i + length, eta) >= threshold)
-    return next(reaches, longest)
+        return min(fixed_length, len(entropies))
+    reaching = (length for length, value in enumerate(entropies, start=1) if value >= threshold)
+    return next(reaching, 1 + max(range(len(entropies)), key=entropies.__getitem__))
 
 
-def _check_schedule(sigmas: Sequence[float], active: Sequence[int]) -> None:
+def _check_schedule(sigmas: Sequence[float], active: Sequence[int], last: int) -> None:
     falling = all(a > b for a, b in itertools.pairwise(sigmas))
     if len(sigmas) < 2 or not falling or sigmas[0] > 1 or sigmas[-1] != 0:
         raise ConfigError(f"the schedule must fall from at most 1 to 0, got {list(sigmas)}")
-    if not active or min(active) < 0 or max(active) >= len(sigmas) - 1:
-        raise ConfigError(f"active steps must lie in 0..{len(sigmas) - 2}, got {list(active)}")
+    if not active or min(active) < 0 or max(active) > last:
+        raise ConfigError(f"active steps must lie in 0..{last}, got {list(active)}")
 
 
 def _refuse_over_dispersion(plan: MergePlan, limit: float) -> None:

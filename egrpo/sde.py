@@ -1,4 +1,4 @@
-"""The kernel: one deterministic and one stochastic step of a rectified flow. Nothing else computes a mean or a std.
+"""The kernel: one deterministic and one stochastic step of a rectified flow. Nothing else draws or scores a step.
 
 Everything here is float32, whatever the model's dtype. Axis letters: leading axes are free and broadcast, N image
 tokens, C channels of a packed latent.
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from egrpo.kernels import Kernel, step_gaussian
 
 
 @dataclass(frozen=True)
@@ -43,38 +45,31 @@ def sde_step(
     *,
     t_1: float,
     eta: float,
+    kernel: Kernel = "flow_sde",
     noise: Tensor | None = None,
     x_next: Tensor | None = None,
 ) -> SDEStep:
     """Draws (`noise` given) or scores (`x_next` given) one reverse-time SDE step of a rectified flow.
 
-    With delta = t - t_next and sigma^2 = eta^2 * t/(1 - t), where 1 - t_1 stands for 1 - t at t = 1:
-
-        mean = x * (1 - sigma^2/(2t) * delta) - v * (1 + sigma^2 * (1 - t)/(2t)) * delta
-        std  = sigma * sqrt(delta)
+        mean = x * x_factor - v * v_factor                          with the numbers of `egrpo.kernels`
         log p(x_next | x) = mean over N, C of [ -(x_next - mean)^2/(2 std^2) - log std - log(2 pi)/2 ]
 
     Source: E-GRPO, arXiv 2601.00423, eq. 2. The log-density is the mean over dimensions, not their sum: clip ranges
-    of 1e-4 and below make sense only so, and every public implementation does it. A merged step is the same formula
-    with a larger delta. `x`, `v`, `noise` and `x_next` are [..., N, C] and broadcast over the leading axes, so that a
-    group that shares x and v is scored without repeating them. Gradients flow through `v`.
+    of 1e-4 and below make sense only so, and every public implementation does it. `x`, `v`, `noise` and `x_next` are
+    [..., N, C] and broadcast over the leading axes, so that a group that shares x and v is scored without repeating
+    them. `t_1` is the schedule's second time, which the kernel `flow_sde` needs at t = 1. Gradients flow through `v`.
 
     Raises:
         ValueError: not exactly one of `noise` and `x_next` is given, or time does not fall.
     """
     if (noise is None) == (x_next is None):
         raise ValueError("give either noise (to draw) or x_next (to score)")
-    if not 1 >= t > t_next >= 0:
-        raise ValueError(f"time must fall within [0, 1], got {t} -> {t_next}")
-    delta = t - t_next
-    variance_rate = eta**2 * t / (1 - t if t < 1 else 1 - t_1)
-    drift = variance_rate / (2 * t)
-    std = math.sqrt(variance_rate * delta)
-    mean = x.float() * (1 - drift * delta) - v.float() * ((1 + drift * (1 - t)) * delta)
+    step = step_gaussian(kernel, t, t_next, t_1=t_1, eta=eta)
+    mean = x.float() * step.x_factor - v.float() * step.v_factor
     if x_next is None:
         assert noise is not None
-        x_next = mean + std * noise.float()
-    return SDEStep(x_next, mean, std, _log_prob(x_next.float(), mean, std))
+        x_next = mean + step.std * noise.float()
+    return SDEStep(x_next, mean, step.std, _log_prob(x_next.float(), mean, step.std))
 
 
 def _log_prob(x_next: Tensor, mean: Tensor, std: float) -> Tensor:

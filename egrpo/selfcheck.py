@@ -7,7 +7,7 @@ first rollout: one forward per active step for a few prompts, and one decoded ba
 It is made once, before the first update of a run. A resumed run has the same spec, model and rewards, and has already
 learned; its first rollout is like any other.
 
-Axis letters: B the prompts that are looked at, G group member, N latent tokens, C channels, H W pixels.
+Axis letters: B the prompts that are looked at, M members, N latent tokens, C channels, H W pixels.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ from torch import Tensor
 from egrpo.advantage import Advantages
 from egrpo.errors import SelfCheckError
 from egrpo.lora import adapted_layers
-from egrpo.loss import transition_log_prob
+from egrpo.loss import score_step
 from egrpo.models.adapter import PromptEmbeds
 from egrpo.objective import sensitivity
 from egrpo.policy import Policy
 from egrpo.rewards import FloatArray
-from egrpo.rollout import Branch, Rollout
+from egrpo.rollout import Rollout, Transition, step_between
 from egrpo.scoring import WeightedReward
-from egrpo.sde import sde_step
 
 _MAX_PROMPTS = 2
 # Rounding errors of a velocity, relative to its size, in units of the number format's precision; folding an adapter
@@ -79,7 +78,7 @@ def check_first_rollout(
     """
     check_scores(rewards, scores)
     check_groups(advantages, advantages.values_APG.shape[-1])
-    check_images(policy.model.decode(rollout.anchor_PNC[:_MAX_PROMPTS]))
+    check_images(policy.model.decode(rollout.final_latents()[:_MAX_PROMPTS]))
     replay = measure_replay(policy, rollout, embeds)
     check_replay(replay)
     return (
@@ -158,7 +157,7 @@ def measure_replay(policy: Policy, rollout: Rollout, embeds: PromptEmbeds) -> Re
     """
     tolerance = max(_ROUNDINGS * torch.finfo(policy.precision.dtype).eps, _FLOAT32_TOLERANCE)
     with _moved_adapter(policy):
-        found = [_replay_of(policy, rollout, branch, embeds, tolerance) for branch in rollout.branches]
+        found = [_replay_of(policy, rollout, transition, embeds, tolerance) for transition in rollout.transitions]
     return Replay(
         max(replay.velocity_error for replay in found),
         tolerance,
@@ -167,24 +166,31 @@ def measure_replay(policy: Policy, rollout: Rollout, embeds: PromptEmbeds) -> Re
     )
 
 
-def _replay_of(policy: Policy, rollout: Rollout, branch: Branch, embeds: PromptEmbeds, tolerance: float) -> Replay:
+def _replay_of(
+    policy: Policy, rollout: Rollout, transition: Transition, embeds: PromptEmbeds, tolerance: float
+) -> Replay:
     model, plan, guidance = policy.model, rollout.plan, policy.sampler.guidance
-    rows = torch.arange(min(_MAX_PROMPTS, len(branch.x_PNC)), device=branch.x_PNC.device)
-    x_BNC, text, t = branch.x_PNC[rows], embeds[rows], plan.sigmas[branch.step.start]
+    step, x_PXNC = transition.step, transition.x_PXNC
+    rows = torch.arange(min(_MAX_PROMPTS, len(x_PXNC)), device=x_PXNC.device)
+    x_BNC, text, t = x_PXNC[rows, 0], embeds[rows], plan.sigmas[step.start]
+    # The first latent of a prompt, and the members that were drawn from it: all of the group, or that one.
+    x_next_BMNC = transition.x_next_PGNC[rows] if x_PXNC.shape[1] == 1 else transition.x_next_PGNC[rows, :1]
     with policy.rollout_weights():
         drawn_BNC = model.velocity(x_BNC, t, text, guidance)
     scored_BNC = torch.cat([model.velocity(x_BNC[b][None], t, text[b[None]], guidance) for b in rows])
-    drawn_BG, scored_BG = (transition_log_prob(plan, branch, v_BNC, rows) for v_BNC in (drawn_BNC, scored_BNC))
+    drawn_BM, scored_BM = (
+        score_step(plan, step, x_BNC, v_BNC, x_next_BMNC).log_prob_PG for v_BNC in (drawn_BNC, scored_BNC)
+    )
     zero, one = torch.zeros(1, 1), torch.ones(1, 1)
-    unit = sde_step(zero, one, t, plan.sigmas[branch.step.end], t_1=plan.sigmas[1], eta=plan.eta, noise=zero)
+    unit = step_between(plan, step, zero, one, noise=zero)
     size = _rms(drawn_BNC)
     shift = tolerance * size * sensitivity(unit.mean, unit.std)
     # Of the log-probability only the squared draw depends on the sample.
-    noise = math.sqrt(-2 * float(drawn_BG.min()) - 2 * math.log(unit.std) - math.log(2 * math.pi))
+    noise = math.sqrt(-2 * float(drawn_BM.min()) - 2 * math.log(unit.std) - math.log(2 * math.pi))
     return Replay(
         _rms(scored_BNC - drawn_BNC) / size,
         tolerance,
-        float(torch.expm1(scored_BG - drawn_BG).abs().max()),
+        float(torch.expm1(scored_BM - drawn_BM).abs().max()),
         _RATIO_FLOOR + noise * shift + shift**2 / 2,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -10,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from egrpo.methods import MethodSpec
 from egrpo.processes import Processes
-from egrpo.schedule import MergedStep
+from egrpo.schedule import GroupPlan, MergePlan
 
 # Streams of one seed that must not repeat each other.
 _DRAWS, _NOISE = 0, 1
-_CUDA = "cuda."
 
 
 @dataclass(frozen=True)
@@ -57,11 +56,11 @@ class History:
 
 
 class Draws:
-    """Every random draw of a run: prompts, initial seeds, active steps and branch noise. It can be saved and restored.
+    """Every random draw of a run: prompts, initial seeds, what groups do, and the noise of their steps.
 
-    Prompts come in shuffled epochs; an update that needs more prompts than there are goes into the next epoch, where
-    the same prompt gets another initial noise. Every process draws for all of them and takes its share, so the state is
-    the same in all, and the draws do not depend on how many there are.
+    It can be saved and restored. Prompts come in shuffled epochs; an update that needs more prompts than there are goes
+    into the next epoch, where the same prompt gets another initial noise. Every process draws for all of them and takes
+    its share, so the state is the same in all, and the draws do not depend on how many there are.
     """
 
     def __init__(self, seed: int, num_prompts: int, processes: Processes | None = None) -> None:
@@ -89,17 +88,14 @@ class Draws:
         start = self._processes.index * shape[0]
         return torch.randn(everyone, generator=self._noise)[start : start + shape[0]]
 
-    def active_steps(self, steps: tuple[MergedStep, ...], count: int | None) -> list[MergedStep]:
-        """Returns the active steps of one update: all, or `count` of them drawn at random, in schedule order."""
-        if count is None or count == len(steps):
-            return list(steps)
-        chosen = self._rng.choice(len(steps), size=count, replace=False)
-        return [steps[index] for index in sorted(chosen.tolist())]
+    def groups(self, method: MethodSpec, plan: MergePlan, step: int) -> tuple[GroupPlan, ...]:
+        """Returns what the groups of the update after `step` optimizer steps do."""
+        return method.groups(plan, self._rng, step)
 
     def save(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """Returns the JSON part and the tensor part of the state."""
-        document = {"numpy": self._rng.bit_generator.state, "waiting": list(self._waiting), "global": _global_state()}
-        return document, {"noise": self._noise.get_state(), "torch": torch.get_rng_state(), **_cuda_states()}
+        document = {"numpy": self._rng.bit_generator.state, "waiting": list(self._waiting)}
+        return document, {"noise": self._noise.get_state(), "torch": torch.get_rng_state()}
 
     def load(self, document: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
         """Restores what `save` returned."""
@@ -107,26 +103,6 @@ class Draws:
         self._waiting = list(document["waiting"])
         self._noise.set_state(tensors["noise"])
         torch.set_rng_state(tensors["torch"])
-        for name, state in tensors.items():
-            # A device that this machine lacks has nothing to restore.
-            if name.startswith(_CUDA) and int(name.removeprefix(_CUDA)) < torch.cuda.device_count():
-                torch.cuda.set_rng_state(state, int(name.removeprefix(_CUDA)))
-        version, words, gauss = document["global"]["python"]
-        random.setstate((version, tuple(words), gauss))
-        kind, keys, *rest = document["global"]["numpy"]
-        np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
-
-
-def _global_state() -> dict[str, Any]:
-    """The generators that this code does not use, but a reward may."""
-    kind, keys, *rest = np.random.get_state(legacy=True)
-    return {"python": random.getstate(), "numpy": [kind, np.asarray(keys).tolist(), *rest]}
-
-
-def _cuda_states() -> dict[str, torch.Tensor]:
-    if not torch.cuda.is_available():
-        return {}
-    return {f"{_CUDA}{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
 
 
 def history_to_json(history: History) -> dict[str, Any]:

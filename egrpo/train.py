@@ -10,16 +10,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from egrpo.advantage import Advantages, combined_advantages
 from egrpo.batch import Batch
 from egrpo.config import TrainSpec
 from egrpo.events import EventWriter
-from egrpo.policy import UpdateStats
+from egrpo.loss import OldPolicy
+from egrpo.measures import rollout_metrics, update_metrics
 from egrpo.rollout import Rollout, roll_out
 from egrpo.run import Run
-from egrpo.schedule import MergedStep
-from egrpo.scoring import NO_GROUP, Scores, WeightedReward, score_latents, training_metrics
+from egrpo.schedule import GroupPlan
+from egrpo.scoring import NO_GROUP, Scores, WeightedReward, score_latents
 
 
 def train(
@@ -42,6 +44,7 @@ def train(
     """
     run = Run.prepare(spec, output, resume, events or EventWriter(output), check_stop, rewards)
     method, training, draws, policy = spec.method, spec.training, run.draws, run.policy
+    updates_of_a_rollout = training.updates_per_rollout * training.minibatches_per_rollout
     with run.committing_on_stop(), run.progress_bar(show_progress):
         run.evaluate_if_due()
         run.events.phase("training")
@@ -49,46 +52,61 @@ def train(
             started = time.monotonic()
             batch = run.pending
             if batch is None:
-                prompt_P = draws.prompts(training.prompts_per_update)
-                x_PNC = run.model.initial_latents(draws.seeds(len(prompt_P)))
-                steps = draws.active_steps(run.plan.steps, method.active_steps_per_update)
-                embeds = run.embeds_of(prompt_P)
-                with policy.rollout_weights():
-                    rollout = roll_out(
-                        policy.sampler, run.plan, steps, x_PNC, embeds, method.group_size, noise=draws.noise
-                    )
+                prompt_P = draws.prompts(training.prompts_per_update * training.minibatches_per_rollout)
+                x_PXNC = _initial_latents(run, len(prompt_P))
+                groups = draws.groups(method, run.plan, run.step)
+                rollout = _roll_out(run, groups, x_PXNC, prompt_P)
                 scores = _score(run, rollout, prompt_P)
                 advantages = _advantages(run, scores, rollout)
-                batch = Batch(prompt_P, rollout, advantages)
+                batch = Batch(prompt_P, rollout, advantages, OldPolicy.unknown(rollout, training.surrogate))
                 run.check_first_rollout(batch, scores.optimised)
-                run.measure(_rollout_metrics(scores, rollout, advantages, steps, time.monotonic() - started))
-            stats, batch.old_log_probs_APG = policy.update(
-                batch.rollout, batch.advantages, run.embeds_of(batch.prompt_P), run.step, batch.old_log_probs_APG
-            )
-            batch.updates += 1
-            run.pending = batch if batch.updates < training.updates_per_rollout else None
-            run.measure(_update_metrics(stats))
+                run.measure(_measured(run, scores, rollout, groups, advantages, time.monotonic() - started))
+            stats = policy.update(batch, run.embeds_of(batch.prompt_P), run.step)
+            run.pending = batch if batch.updates < updates_of_a_rollout else None
+            run.measure(update_metrics(stats))
             run.finish_step(time.monotonic() - started)
             run.evaluate_if_due()
             run.commit_if_due()
         return run.finish()
 
 
+def _initial_latents(run: Run, num_prompts: int) -> Tensor:
+    """Returns the noise [P, X, N, C] that groups start from: one for a prompt, or one for each member."""
+    count = 1 if run.spec.method.shares_noise else run.spec.method.group_size
+    x_BNC = run.model.initial_latents(run.draws.seeds(num_prompts * count))
+    return x_BNC.reshape(num_prompts, count, *x_BNC.shape[1:])
+
+
+def _roll_out(run: Run, groups: Sequence[GroupPlan], x_PXNC: Tensor, prompt_P: Sequence[int]) -> Rollout:
+    method, policy, embeds = run.spec.method, run.policy, run.embeds_of(prompt_P)
+    with policy.rollout_weights():
+        return roll_out(
+            policy.sampler,
+            run.plan,
+            groups,
+            x_PXNC,
+            embeds,
+            method.group_size,
+            noise=run.draws.noise,
+            draws_anchor=method.draws_anchor,
+        )
+
+
 def _score(run: Run, rollout: Rollout, prompt_P: Sequence[int]) -> Scores:
     """Scores the anchors, which are in no group, then all tails, as one list of rows."""
-    num_active, num_prompts, group_size = rollout.tails_APGNC.shape[:3]
-    anchors = [run.train_prompts[p] for p in prompt_P]
-    tails = [prompt for prompt in anchors for _ in range(group_size)] * num_active
-    groups = [NO_GROUP] * num_prompts + np.arange(num_active * num_prompts).repeat(group_size).tolist()
-    latents = rollout.final_latents()
+    num_groups, num_tails, num_prompts, group_size = rollout.tails_AKPGNC.shape[:4]
+    prompts = [run.train_prompts[p] for p in prompt_P]
+    anchors = prompts[: len(rollout.anchor_PNC)]
+    tails = [prompt for prompt in prompts for _ in range(group_size)] * (num_groups * num_tails)
+    together = np.arange(num_groups * num_tails * num_prompts).repeat(group_size).tolist()
+    latents, groups = rollout.final_latents(), [NO_GROUP] * len(anchors) + together
     return score_latents(run.model, run.policy.sampler, run.optimised, latents, anchors + tails, groups)[0]
 
 
 def _advantages(run: Run, scores: Scores, rollout: Rollout) -> Advantages:
-    spec = run.spec
-    num_active, num_prompts, group_size = rollout.tails_APGNC.shape[:3]
+    spec, shape, num_anchors = run.spec, rollout.tails_AKPGNC.shape[:4], len(rollout.anchor_PNC)
     return combined_advantages(
-        [values[num_prompts:].reshape(num_active, 1, num_prompts, group_size) for values in scores.optimised],
+        [values[num_anchors:].reshape(shape) for values in scores.optimised],
         [component.weight for component in spec.reward.components],
         combine=spec.reward.combine,
         std_floor=spec.training.advantage_std_floor,
@@ -97,39 +115,13 @@ def _advantages(run: Run, scores: Scores, rollout: Rollout) -> Advantages:
     )
 
 
-def _rollout_metrics(
-    scores: Scores, rollout: Rollout, advantages: Advantages, steps: Sequence[MergedStep], seconds: float
+def _measured(
+    run: Run,
+    scores: Scores,
+    rollout: Rollout,
+    groups: Sequence[GroupPlan],
+    advantages: Advantages,
+    seconds: float,
 ) -> dict[str, float]:
-    num_prompts = len(rollout.anchor_PNC)
-    tails = scores.reward_R[num_prompts:]
-    groups = tails.reshape(-1, rollout.tails_APGNC.shape[2])
-    return {
-        "reward_mean": float(tails.mean()),
-        "reward_std": float(tails.std()),
-        "reward_group_std": float(groups.std(axis=1).mean()),
-        "reward_best": float(tails.max()),
-        "reward_worst": float(tails.min()),
-        "passed_fraction": float(scores.passed_R[num_prompts:].mean()),
-        "anchor_reward": float(scores.reward_R[:num_prompts].mean()),
-        "anchor_passed_fraction": float(scores.passed_R[:num_prompts].mean()),
-        **training_metrics(scores, slice(num_prompts, None), advantages.num_flat_by_reward),
-        "zero_variance_groups": float(advantages.num_flat),
-        "advantage_abs_mean": float(np.abs(advantages.values_APG).mean()),
-        "num_active_steps": float(len(steps)),
-        "network_evaluations": float(rollout.network_evaluations),
-        "images_per_second": len(scores.reward_R) / seconds,
-        "rollout_seconds": seconds,
-    }
-
-
-def _update_metrics(stats: UpdateStats) -> dict[str, float]:
-    return {
-        "loss": stats.loss.loss,
-        "kl": stats.loss.kl,
-        "clip_fraction": stats.loss.clip_fraction,
-        "ratio_deviation": stats.loss.ratio_deviation,
-        "grad_norm": stats.grad_norm,
-        "learning_rate": stats.learning_rate,
-        "skipped_update": float(stats.is_skipped),
-        "update_evaluations": float(stats.loss.network_evaluations),
-    }
+    passes = run.model.passes_per_velocity(run.spec.method.guidance_scale)
+    return rollout_metrics(scores, rollout, groups, advantages, passes, seconds)

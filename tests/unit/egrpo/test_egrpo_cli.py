@@ -161,7 +161,7 @@ def test_failures_on_the_way(
                 np.full(len(prompts), np.nan if how == "nan" else 0.5), np.ones(len(prompts), dtype=bool)
             )
 
-    monkeypatch.setitem(LOADERS, "shapes", Broken)
+    monkeypatch.setitem(LOADERS, "shapes", lambda component: Broken())
     run = tmp_path / "run"
     if how == "exit":
         run.mkdir()

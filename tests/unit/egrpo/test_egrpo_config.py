@@ -58,7 +58,7 @@ def test_three_fields_are_enough() -> None:
         (changed(training={"lr_schedule": "step"}), "/training/lr_schedule: Input should be 'constant',"),
         (changed(training={"lora": {"targets": "mlp"}}), "/training/lora/targets: Input should be 'attention', "),
         (changed(training={"lora": {"targets": []}}), "/training/lora/targets: List should have at least 1 item"),
-        (changed(method={"type": "dance"}), "/method/type: Input should be 'egrpo' (got 'dance')"),
+        (changed(method={"type": "dance"}), "/method/type: Input should be 'egrpo', 'g2rpo'"),
         (changed(method={"merging": "fixed"}), "/method/fixed_length: merging 'fixed' needs fixed_length"),
         (changed(method={"fixed_length": 2}), "/method/fixed_length: fixed_length goes with merging 'fixed'"),
         (changed(method={"active_steps": [3, 1]}), "/method/active_steps: active_steps must be different indices"),

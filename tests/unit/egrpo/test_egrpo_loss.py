@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from egrpo.advantage import Advantages, combined_advantages
-from egrpo.config import LoRASpec
+from egrpo.config import LoRASpec, Surrogate
 from egrpo.errors import NonFiniteError
 from egrpo.lora import add_adapter, base_weights, folded_weights
-from egrpo.loss import Objective, PolicyLoss, clipped_loss, transition_log_prob
+from egrpo.loss import Objective, OldPolicy, PolicyLoss, score_step, step_weights
 from egrpo.models.adapter import PromptEmbeds
 from egrpo.models.flux import FluxAdapter
 from egrpo.rollout import Rollout, Sampler, roll_out
-from egrpo.schedule import merge_plan, shifted_sigmas
+from egrpo.schedule import GroupPlan, merge_plan, shifted_sigmas
 from egrpo.sde import sde_step
 
 SIGMAS = shifted_sigmas(8, 3.0)
@@ -29,7 +29,14 @@ GROUP = 4
 class Setting:
     """A real transformer with an adapter that is not zero, one rollout, and made-up rewards."""
 
-    def __init__(self, folder: Path, targets: str = "attention_mlp") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        targets: str = "attention_mlp",
+        groups: tuple[GroupPlan, ...] = tuple(GroupPlan((step,), (step,)) for step in PLAN.steps),
+        members: int = 1,
+    ) -> None:
+        self.groups, self.members = groups, members
         self.model = FluxAdapter.load(str(folder))
         self.parameters = add_adapter(self.model, LoRASpec(rank=3, alpha=7), targets, seed=0)
         generator = torch.Generator().manual_seed(1)
@@ -40,27 +47,28 @@ class Setting:
         self.sampler = Sampler(self.model, 3.5, 100)
         with folded_weights(self.model.transformer):
             self.rollout = self.roll_out()
-        rewards = np.random.default_rng(0).random((3, 2, GROUP))
+        rewards = np.random.default_rng(0).random((len(groups), 2, GROUP))
         self.advantages = combined_advantages([rewards[:, None]], [1], std_floor=0, clip=5)
 
     def roll_out(self) -> Rollout:
         generator = torch.Generator().manual_seed(2)
-        x_PNC = self.model.initial_latents([1, 2])
         return roll_out(
             self.sampler,
             PLAN,
-            PLAN.steps,
-            x_PNC,
+            self.groups,
+            self.model.initial_latents(list(range(2 * self.members))).unflatten(0, (2, self.members)),
             self.embeds,
             GROUP,
-            noise=partial(torch.randn, generator=generator),
+            noise=lambda shape: torch.randn(tuple(shape), generator=generator),
         )
 
-    def gradient(self, micro_batch: int = 100, kl_weight: float = 0.0, old: Tensor | None = None) -> Tensor:
+    def gradient(self, micro_batch: int = 100, old: OldPolicy | None = None, **objective: Any) -> Tensor:
         for _, parameter in self.parameters:
             parameter.grad = None
-        loss = PolicyLoss(self.model, Sampler(self.model, 3.5, micro_batch), Objective(1e-4, kl_weight))
-        self.stats, self.log_probs = loss.accumulate(self.rollout, self.advantages, self.embeds, old)
+        settings = Objective(**{"clip_range": 1e-4, **objective})
+        loss = PolicyLoss(self.model, Sampler(self.model, 3.5, micro_batch), settings)
+        self.old = old or OldPolicy.unknown(self.rollout, settings.surrogate)
+        self.stats = loss.accumulate(self.rollout, self.advantages, self.embeds, self.old)
         return self.flat_gradient()
 
     def flat_gradient(self) -> Tensor:
@@ -72,25 +80,17 @@ def setting(random_flux: Path) -> Setting:
     return Setting(random_flux)
 
 
-def test_the_clipped_loss_by_hand() -> None:
-    ratio = torch.tensor([[0.5, 1.0, 1.5]])
-    up, down = torch.full((1, 3), 2.0), torch.full((1, 3), -2.0)
-    assert clipped_loss(ratio, up, 0.1).tolist() == [[pytest.approx(-1.0), -2.0, pytest.approx(-2.2)]]
-    assert clipped_loss(ratio, down, 0.1).tolist() == [[pytest.approx(1.8), 2.0, pytest.approx(3.0)]]
-
-
 def test_replaying_the_rollout_gives_ratio_one(setting: Setting) -> None:
     """The log-probability of a transition when it was drawn, with folded weights, and when it is scored."""
     with torch.no_grad():
-        for branch in setting.rollout.branches:
-            t, t_next = SIGMAS[branch.step.start], SIGMAS[branch.step.end]
+        for branch in setting.rollout.transitions:
+            t, x_PNC = SIGMAS[branch.step.start], branch.x_PXNC[:, 0]
             with folded_weights(setting.model.transformer):
-                v_drawn = setting.model.velocity(branch.x_PNC, t, setting.embeds, 3.5)
-            drawn = sde_step(
-                branch.x_PNC[:, None], v_drawn[:, None], t, t_next, t_1=SIGMAS[1], eta=0.7, x_next=branch.x_next_PGNC
-            ).log_prob
-            v_scored = setting.model.velocity(branch.x_PNC, t, setting.embeds, 3.5)
-            scored = transition_log_prob(PLAN, branch, v_scored, torch.arange(2))
+                v_drawn = setting.model.velocity(x_PNC, t, setting.embeds, 3.5)
+            v_scored = setting.model.velocity(x_PNC, t, setting.embeds, 3.5)
+            drawn, scored = (
+                score_step(PLAN, branch.step, x_PNC, v, branch.x_next_PGNC).log_prob_PG for v in (v_drawn, v_scored)
+            )
             assert float((torch.exp(scored - drawn) - 1).abs().max()) < 1e-6
 
 
@@ -100,24 +100,45 @@ def test_first_update_ratio_is_exactly_one(setting: Setting) -> None:
     assert setting.stats.clip_fraction == 0
 
 
-def test_group_shared_gradient_equals_per_sample_gradient(setting: Setting) -> None:
-    """One forward a group against one forward and backward for every sample, from the objective as it is written."""
-    shared = setting.gradient()
+def per_sample_gradient(setting: Setting) -> Tensor:
+    """One forward and backward for every sample of every transition, from the objective as it is written."""
     for _, parameter in setting.parameters:
         parameter.grad = None
-    for a, branch in enumerate(setting.rollout.branches):
-        t, t_next = SIGMAS[branch.step.start], SIGMAS[branch.step.end]
+    transitions = setting.rollout.transitions
+    for transition in transitions:
+        t, t_next = SIGMAS[transition.step.start], SIGMAS[transition.step.end]
         for p in range(2):
             for g in range(GROUP):
-                x = branch.x_PNC[p][None]
+                x = transition.x_PXNC[p, min(g, transition.x_PXNC.shape[1] - 1)][None]
                 v = setting.model.velocity(x, t, setting.embeds[torch.tensor([p])], 3.5)
                 log_prob = sde_step(
-                    x, v, t, t_next, t_1=SIGMAS[1], eta=0.7, x_next=branch.x_next_PGNC[p, g][None]
+                    x, v, t, t_next, t_1=SIGMAS[1], eta=0.7, x_next=transition.x_next_PGNC[p, g][None]
                 ).log_prob[0]
-                advantage = float(setting.advantages.values_APG[a, p, g])
-                (-advantage * torch.exp(log_prob - log_prob.detach()) / (3 * 2 * GROUP)).backward()
-    alone = setting.flat_gradient()
+                advantage = float(setting.advantages.values_APG[transition.group, p, g])
+                (-advantage * torch.exp(log_prob - log_prob.detach()) / (len(transitions) * 2 * GROUP)).backward()
+    return setting.flat_gradient()
+
+
+def test_group_shared_gradient_equals_per_sample_gradient(setting: Setting) -> None:
+    shared = setting.gradient()
+    assert setting.stats.network_evaluations == 3 * 2
+    alone = per_sample_gradient(setting)
     torch.testing.assert_close(shared, alone, rtol=1e-4, atol=1e-6 * float(alone.abs().max()))
+    assert float(alone.abs().max()) > 0
+
+
+@pytest.mark.parametrize(("members", "evaluations"), [(1, 2 * (1 + GROUP)), (GROUP, 2 * 2 * GROUP)])
+@pytest.mark.parametrize("micro_batch", [3, 100])
+def test_gradient_of_a_trajectory_equals_per_sample_gradient(
+    random_flux: Path, members: int, evaluations: int, micro_batch: int
+) -> None:
+    """Two of three stochastic steps trained under one advantage; the first shared by the group, or not."""
+    steps = merge_plan(SIGMAS, eta=0.7, active=range(1, 4), merging="none").steps
+    setting = Setting(random_flux, groups=(GroupPlan(steps, (steps[0], steps[2])),), members=members)
+    batched = setting.gradient(micro_batch)
+    assert setting.stats.network_evaluations == evaluations
+    alone = per_sample_gradient(setting)
+    torch.testing.assert_close(batched, alone, rtol=1e-4, atol=1e-6 * float(alone.abs().max()))
     assert float(alone.abs().max()) > 0
 
 
@@ -145,12 +166,44 @@ def test_groups_with_equal_rewards_contribute_nothing(setting: Setting) -> None:
 
 def test_later_passes_use_the_first_log_probabilities(setting: Setting) -> None:
     setting.gradient()
-    first = setting.log_probs.clone()
-    shifted = first - 0.01
-    setting.gradient(old=shifted)
+    shifted = [log_probs - 0.01 for log_probs in setting.old.log_probs_PG]
+    setting.gradient(old=OldPolicy([log_probs.clone() for log_probs in shifted], []))
     assert setting.stats.ratio_deviation == pytest.approx(np.exp(0.01) - 1, rel=1e-3)
     assert setting.stats.clip_fraction == 1
-    assert torch.equal(setting.log_probs, shifted)
+    assert all(torch.equal(kept, given) for kept, given in zip(setting.old.log_probs_PG, shifted, strict=True))
+
+
+@pytest.mark.parametrize("surrogate", ["ppo_clip", "grpo_guard", "flow_dppo"])
+def test_what_is_remembered_beforehand_is_what_the_first_pass_notes(setting: Setting, surrogate: Surrogate) -> None:
+    setting.gradient(surrogate=surrogate)
+    noted = setting.old
+    loss = PolicyLoss(setting.model, Sampler(setting.model, 3.5, 100), Objective(1e-4, surrogate=surrogate))
+    remembered = OldPolicy.unknown(setting.rollout, surrogate)
+    assert loss.remember(setting.rollout, setting.embeds, remembered, [1]) == 3
+    for known, later in zip(noted.log_probs_PG, remembered.log_probs_PG, strict=True):
+        assert later[0].isnan().all()
+        torch.testing.assert_close(later[1], known[1], rtol=1e-6, atol=1e-6)
+    assert len(remembered.means_PXNC) == (0 if surrogate == "ppo_clip" else 3)
+    for known, later in zip(noted.means_PXNC, remembered.means_PXNC, strict=True):
+        torch.testing.assert_close(later[1], known[1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("surrogate", ["grpo_guard", "flow_dppo"])
+def test_every_surrogate_starts_at_the_policy_gradient(setting: Setting, surrogate: Surrogate) -> None:
+    """`flow_dppo` exactly; `grpo_guard` with the weight std/delta of every step."""
+    weights = {step.start: PLAN.gaussian(step).std / (SIGMAS[step.start] - SIGMAS[step.end]) for step in PLAN.steps}
+    expected = setting.gradient(step_weights=weights if surrogate == "grpo_guard" else {})
+    found = setting.gradient(surrogate=surrogate)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6 * float(expected.abs().max()))
+    assert setting.stats.ratio_deviation == 0
+
+
+def test_rescaled_steps_answer_alike_to_the_velocity() -> None:
+    """weight * |d mean/d v| / std is one number for all steps of a plan, and the weights have mean 1."""
+    weights = step_weights(PLAN)
+    answers = [weights[step.start] * PLAN.gaussian(step).v_factor / PLAN.gaussian(step).std for step in PLAN.steps]
+    assert answers == pytest.approx([answers[0]] * 3)
+    assert sum(weights.values()) / 3 == pytest.approx(1)
 
 
 def test_kl_is_zero_for_the_base_and_positive_for_another_policy(setting: Setting) -> None:

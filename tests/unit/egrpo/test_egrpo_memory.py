@@ -184,10 +184,10 @@ def test_the_geometry_is_one_line() -> None:
             "training": {"prompts_per_update": 4, "updates_per_rollout": 3},
         }
     )
-    geometry = batch_geometry(spec, num_steps=8, micro_batch=50)
+    geometry = batch_geometry(spec, micro_batch=50)
     assert geometry.images == 48
     assert str(geometry) == (
-        "48 images per rollout = 4 prompts x 2 active steps x 6 members, and 4 anchors; 3 optimizer steps on them; "
+        "48 images per update = 4 prompts x 12 images; 3 updates on a rollout of 48 images, and 4 anchors; "
         "50 images pass the network at once; 1 processes"
     )
 

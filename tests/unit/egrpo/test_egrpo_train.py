@@ -137,7 +137,7 @@ def test_every_metric_is_documented(finished: tuple[Path, list[dict[str, Any]]])
     text = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text()
     cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
     named = [name for cell in cells for name in re.findall("`([^`]+)`", cell)]
-    parts = {"<reward>": "(redness|held_out_constant)", "<detail>": "green"}
+    parts = {"<reward>": "(redness|held_out_constant)", "<detail>": "green", "<step>": "[0-9]+"}
     patterns = "|".join(re.sub("<[a-z]+>", lambda match: parts[match[0]], name) for name in named)
     published = {name for event in finished[1] if event["type"] == "metric" for name in event["values"]}
     assert not [name for name in published if not re.fullmatch(patterns, name)]
