@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,18 +123,23 @@ def read(path: Path) -> Checkpoint:
     return Checkpoint(path, manifest["step"], manifest["spec_digest"], manifest.get("eval_reward"), tuple(files))
 
 
-def newest(root: Path) -> Checkpoint | None:
-    """Returns the newest whole checkpoint, or None; broken ones are passed over."""
+def newest(root: Path, say: Callable[[str], None] = lambda message: None) -> Checkpoint | None:
+    """Returns the newest whole checkpoint, or None; broken ones are passed over, and `say` is told why."""
     for path in sorted(root.glob("step-*"), reverse=True):
         try:
             return read(path)
-        except CheckpointError:
-            continue
+        except CheckpointError as error:
+            say(f"passed over: {error}")
     return None
 
 
 def prune(root: Path, *, keep_last: int, keep_best: int) -> list[Path]:
-    """Deletes all but the newest `keep_last` and the `keep_best` of highest evaluation reward; returns the deleted."""
+    """Deletes all but the newest `keep_last` and the `keep_best` of highest evaluation reward; returns the deleted.
+
+    What a kill left half-written goes too: only one process writes, and it is here.
+    """
+    for path in [*root.glob(".tmp-step-*"), *root.glob(".old-step-*")]:
+        shutil.rmtree(path)
     rewards: dict[Path, float | None] = {}
     for path in sorted(root.glob("step-*")):
         try:

@@ -2,6 +2,10 @@
 
 Exit codes: 0 done, 2 bad spec or usage, 65 not finite, 66 model, 69 reward, 70 anything else, 75 stopped by SIGTERM
 after a checkpoint was committed.
+
+A stop is looked for before every micro-batch: what is unfinished is abandoned, the last finished optimizer step is
+committed, and further SIGTERMs change nothing. That takes one micro-batch and one checkpoint: 1.6 and 3.9 s measured
+with tiny-flux-shapes on two busy cores. Several processes also finish an update that is under way.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ class Run:
         processes = Processes.of_launcher()
         processes.check_divides(spec.training.prompts_per_update)
         events = events if processes.is_main else Silence()
-        found = _checkpoint_to_resume(spec, output, resume)
+        found = _checkpoint_to_resume(spec, output, resume, events)
         # Nobody writes before everybody has looked.
         processes.wait()
         events.phase("loading_model")
@@ -436,13 +436,15 @@ def _stop_or_warn(spec: TrainSpec, events: EventWriter, error: ConfigError) -> N
     events.log(str(error), level="warning")
 
 
-def _checkpoint_to_resume(spec: TrainSpec, output: Path, resume: bool) -> checkpoint.Checkpoint | None:
+def _checkpoint_to_resume(
+    spec: TrainSpec, output: Path, resume: bool, events: EventWriter
+) -> checkpoint.Checkpoint | None:
     root = output / CHECKPOINTS
     if not resume:
         if any(root.glob("step-*")) or (output / METRICS_FILE).exists():
             raise ConfigError(f"{output} already holds a run; pass --resume to go on with it, or choose another folder")
         return None
-    found = checkpoint.newest(root)
+    found = checkpoint.newest(root, lambda message: events.log(message, level="warning"))
     if found is not None and found.spec_digest != spec.digest():
         raise ConfigError(f"{found.path} was written by another spec; resume with the spec of that run")
     return found

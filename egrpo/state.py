@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from egrpo.schedule import GroupPlan, MergePlan
 
 # Streams of one seed that must not repeat each other.
 _DRAWS, _NOISE = 0, 1
+_CUDA = "cuda."
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,8 @@ class Draws:
 
     def save(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """Returns the JSON part and the tensor part of the state."""
-        document = {"numpy": self._rng.bit_generator.state, "waiting": list(self._waiting)}
-        return document, {"noise": self._noise.get_state(), "torch": torch.get_rng_state()}
+        document = {"numpy": self._rng.bit_generator.state, "waiting": list(self._waiting), "global": _global_state()}
+        return document, {"noise": self._noise.get_state(), "torch": torch.get_rng_state(), **_cuda_states()}
 
     def load(self, document: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
         """Restores what `save` returned."""
@@ -103,6 +105,26 @@ class Draws:
         self._waiting = list(document["waiting"])
         self._noise.set_state(tensors["noise"])
         torch.set_rng_state(tensors["torch"])
+        for name, state in tensors.items():
+            # A device that this machine lacks has nothing to restore.
+            if name.startswith(_CUDA) and int(name.removeprefix(_CUDA)) < torch.cuda.device_count():
+                torch.cuda.set_rng_state(state, int(name.removeprefix(_CUDA)))
+        version, words, gauss = document["global"]["python"]
+        random.setstate((version, tuple(words), gauss))
+        kind, keys, *rest = document["global"]["numpy"]
+        np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+
+
+def _global_state() -> dict[str, Any]:
+    """The generators that this code does not use, but a reward may."""
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    return {"python": random.getstate(), "numpy": [kind, np.asarray(keys).tolist(), *rest]}
+
+
+def _cuda_states() -> dict[str, torch.Tensor]:
+    if not torch.cuda.is_available():
+        return {}
+    return {f"{_CUDA}{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
 
 
 def history_to_json(history: History) -> dict[str, Any]:
