@@ -317,6 +317,7 @@ class TrainSpec(SpecModel):
     evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec)
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
     export: ExportSpec = Field(default_factory=ExportSpec)
+    trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(default_factory=list, max_length=3)
     height: int | None = Field(default=None, ge=16, le=4096, multiple_of=16)
     width: int | None = Field(default=None, ge=16, le=4096, multiple_of=16)
 
@@ -371,8 +372,8 @@ class TrainSpec(SpecModel):
         return value
 
     def digest(self) -> str:
-        """Returns the sha256 of everything in the spec that decides the result (all but the name)."""
-        document = self.model_dump(mode="json", exclude={"name"})
+        """Returns the sha256 of everything in the spec that decides the result (all but name and trackers)."""
+        document = self.model_dump(mode="json", exclude={"name", "trackers"})
         return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     def split_prompts(self) -> tuple[list[str], list[str]]:

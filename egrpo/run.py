@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ from egrpo.schedule import MergePlan
 from egrpo.scoring import WeightedReward, load_rewards
 from egrpo.selfcheck import check_first_rollout
 from egrpo.state import CurvePoint, Draws, History, RecordedEvaluation, history_from_json, history_to_json
+from egrpo.trackers import Trackers, check_trackers
 
 CHECKPOINTS, ADAPTER, SAMPLES = "checkpoints", "adapter", "samples"
 # Pictures of the evaluation in the model card.
@@ -77,6 +78,7 @@ class Run:
         self.train_prompts, eval_prompts = spec.split_prompts()
         self.plan = plan
         self.processes, self._check_stop = processes, check_stop
+        self._trackers = Trackers(spec if processes.is_main else None, output)
         self.draws = Draws(spec.training.seed, len(self.train_prompts), processes)
         self.history = History()
         self.step = 0
@@ -125,6 +127,7 @@ class Run:
         loaded = list(rewards) if rewards is not None else load_rewards(spec)
         device = processes.device
         check_optimizer(spec.training, device)
+        check_trackers(spec.trackers)
         model = load_model(spec, device)
         entry = resolve(spec.base_model)[0]
         plan = spec.method.plan(model.sigmas(spec.method.sampling_steps, spec.method.shift))
@@ -176,7 +179,7 @@ class Run:
         self._snapshot = self._state()
         self._values["peak_memory_bytes"] = float(peak_bytes(self.model.device))
         merged = self.processes.merged_metrics({**self._values, "seconds": seconds})
-        self.events.metric(self.step, merged)
+        self._publish(merged)
         rate = (self.step - self._first_step) / (time.monotonic() - self._started)
         total = self.spec.training.steps
         self.events.progress(self.step, total, rate, (total - self.step) / rate)
@@ -234,6 +237,8 @@ class Run:
         except StopRequested:
             self.commit()
             raise
+        finally:
+            self._trackers.finish()
 
     @contextmanager
     def progress_bar(self, shown: bool) -> Iterator[None]:
@@ -311,7 +316,7 @@ class Run:
         self.history.recent = [*self.history.recent, RecordedEvaluation(self.step, images)][-1 - hacking.WINDOW :]
         if self.step == 0:
             self.history.before = images
-        self.events.metric(self.step, evaluation.metrics())
+        self._publish(evaluation.metrics())
         self._show(eval=f"{evaluation.reward:.3f}", strict=f"{evaluation.strict_accuracy:.2f}")
         for index, row in enumerate(self.evaluation_set.sample_rows):
             path = self._sample_path(self.step, index)
@@ -322,6 +327,10 @@ class Run:
         self.history.hacking, told = hacking.extended(self.history.hacking, self.history.recent)
         for message in told:
             self.events.log(message, level="warning")
+
+    def _publish(self, values: Mapping[str, float]) -> None:
+        self.events.metric(self.step, values)
+        self._trackers.log(self.step, values)
 
     def _publish_sample(self, evaluation: Evaluation, path: Path, row: int, image_CHW: Tensor, kind: str) -> None:
         if not self.processes.is_main:
