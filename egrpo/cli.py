@@ -20,13 +20,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-import yaml
-
-from egrpo import schedule
-from egrpo.config import TrainSpec, parse, parse_spec
+from egrpo import plan_command
 from egrpo.errors import ConfigError, EGRPOError, StopRequested
 from egrpo.events import EventWriter
-from egrpo.methods import EGRPOMethod
+from egrpo.spec_file import read_spec
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,30 +31,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
     return command(options)
-
-
-def plan(options: argparse.Namespace) -> int:
-    """Prints the merge plan of a shifted schedule, as a table or JSON."""
-    names = ("shift", "eta", "entropy_threshold", "merging", "fixed_length", "active_steps", "dispersion_limit")
-    fields = {name: getattr(options, name) for name in (*names, "group_size")}
-    try:
-        method = parse(EGRPOMethod, {"sampling_steps": options.steps, **fields})
-        merged = method.plan(schedule.shifted_sigmas(method.sampling_steps, options.shift))
-    except ConfigError as error:
-        print(f"egrpo: {error}", file=sys.stderr)
-        return error.exit_code
-    print(json.dumps(merged.to_dict()) if options.json else _table(merged, method.group_size))
-    return 0
-
-
-def _table(merged: schedule.MergePlan, group_size: int) -> str:
-    rows = [f"{'step':>8} {'time':>15} {'length':>6} {'entropy':>8} {'dispersion':>10}"]
-    for step in merged.steps:
-        times = f"{merged.sigmas[step.start]:.4f}->{merged.sigmas[step.end]:.4f}"
-        path = f"{step.start}->{step.end}"
-        rows.append(f"{path:>8} {times:>15} {step.length:>6} {step.entropy:>8.3f} {step.dispersion:>10.3f}")
-    rows.append(f"{merged.network_evaluations(group_size)} network evaluations per prompt with groups of {group_size}")
-    return "\n".join(rows)
 
 
 def train(options: argparse.Namespace) -> int:
@@ -99,19 +72,6 @@ def train(options: argparse.Namespace) -> int:
         return EGRPOError.exit_code
 
 
-def read_spec(path: Path) -> TrainSpec:
-    """Returns the spec of a YAML or JSON file.
-
-    Raises:
-        ConfigError: it cannot be read, is no YAML, or is wrong; the message names every field.
-    """
-    try:
-        document = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
-    return parse_spec(document)
-
-
 def _summary(path: Path) -> str:
     report = json.loads(path.read_text())
     low, high = report["paired_delta_ci95"]
@@ -142,27 +102,10 @@ class _StopFlag:
             raise StopRequested(f"stopped by {signal.Signals(self._signal).name}")
 
 
-def _active_steps(text: str) -> float | list[int]:
-    return [int(part) for part in text.split(",")] if "," in text or text.isdigit() else float(text)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m egrpo", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    plan_parser = commands.add_parser("plan", help="which steps are stochastic and how far each reaches")
-    plan_parser.add_argument("--steps", type=int, default=16, help="sampling steps T")
-    plan_parser.add_argument("--shift", type=float, default=3.0)
-    plan_parser.add_argument("--eta", type=float, default=0.7, help="noise scale")
-    plan_parser.add_argument("--entropy-threshold", type=float, default=2.2)
-    plan_parser.add_argument("--merging", choices=["adaptive", "fixed", "none"], default="adaptive")
-    plan_parser.add_argument("--fixed-length", type=int, default=None)
-    plan_parser.add_argument(
-        "--active-steps", type=_active_steps, default=0.5, help="leading fraction, e.g. 0.5, or indices, e.g. 0,1,2"
-    )
-    plan_parser.add_argument("--dispersion-limit", type=float, default=1.5)
-    plan_parser.add_argument("--group-size", type=int, default=12)
-    plan_parser.add_argument("--json", action="store_true")
-    plan_parser.set_defaults(command=plan)
+    plan_command.add_parser(commands)
     train_parser = commands.add_parser("train", help="train an adapter by a spec file")
     train_parser.add_argument("spec", type=Path, metavar="SPEC.yaml")
     train_parser.add_argument("--output", type=Path, required=True, metavar="RUN", help="the run's folder")

@@ -76,6 +76,34 @@ class MethodSpec(SpecModel):
         """Images that one update draws and learns from for a prompt."""
         return self.group_size
 
+    @property
+    def updates_alike(self) -> int:
+        """How many updates in a row do the same, for a method whose groups follow the number of the update."""
+        return 1
+
+    def some_updates(self, plan: MergePlan) -> dict[int, tuple[GroupPlan, ...]]:
+        """Returns the groups of updates that differ, of 200 places at most, by the first update that has them.
+
+        What is drawn at random comes from a generator of its own: it shows what a run does, not which of it.
+        """
+        import numpy as np
+
+        rng, found = np.random.default_rng(0), dict[tuple[GroupPlan, ...], int]()
+        for place in range(200):
+            step = place * self.updates_alike
+            found.setdefault(self.groups(plan, rng, step), step)
+        return {step: groups for groups, step in found.items()}
+
+    def network_evaluations(self, plan: MergePlan) -> tuple[int, int]:
+        """Returns the fewest and the most forward passes that an update's rollout takes for a prompt."""
+        counts = [
+            schedule.network_evaluations(
+                plan, groups, self.group_size, shares_noise=self.shares_noise, draws_anchor=self.draws_anchor
+            )
+            for groups in self.some_updates(plan).values()
+        ]
+        return min(counts), max(counts)
+
     def groups(self, plan: MergePlan, rng: np.random.Generator, step: int) -> tuple[GroupPlan, ...]:
         """Returns what the groups of the update after `step` optimizer steps do."""
         raise NotImplementedError
@@ -319,9 +347,14 @@ class MixGRPOMethod(WindowMethod):
     dispersion_limit: float = Field(default=1.5, gt=1, le=1000, validate_default=True)
 
     def groups(self, plan: MergePlan, rng: np.random.Generator, step: int) -> tuple[GroupPlan, ...]:
-        """One group with the window where it is at this step."""
+        """One group with the window where it is at this update."""
         places = range(0, len(plan.steps) - self.window_size + 1, self.window_stride)
         return self._window(plan, places[(step // self.updates_per_window) % len(places)])
+
+    @property
+    def updates_alike(self) -> int:
+        """How many updates in a row have the window at one place."""
+        return self.updates_per_window
 
 
 def _egrpo_unless_named(value: Any) -> Any:

@@ -66,11 +66,6 @@ class MergePlan:
         steps = [asdict(step) for step in self.steps]
         return {"sigmas": list(self.sigmas), "eta": self.eta, "kernel": self.kernel, "steps": steps}
 
-    def network_evaluations(self, group_size: int) -> int:
-        """Returns forward passes per prompt when every step is a branch: T for the anchor, T - i - l for every tail."""
-        num_steps = len(self.sigmas) - 1
-        return num_steps + group_size * sum(num_steps - step.end for step in self.steps)
-
 
 def shifted_sigmas(steps: int, shift: float) -> list[float]:
     """Returns the times t_0 = 1 ... t_T = 0.
@@ -148,6 +143,31 @@ def merge_plan(
     if dispersion_limit is not None:
         _refuse_over_dispersion(plan, dispersion_limit)
     return plan
+
+
+def network_evaluations(
+    plan: MergePlan,
+    groups: Sequence[GroupPlan],
+    group_size: int,
+    *,
+    shares_noise: bool = True,
+    draws_anchor: bool = True,
+) -> int:
+    """Returns the forward passes per prompt of a rollout of these groups.
+
+    The common path is one latent, or one per member, as far as the last group leaves it or to the end. To branch costs
+    nothing: the velocity there is the path's. With the anchor and single tails: T + G * sum of (T - i - l).
+    """
+    num_steps = len(plan.sigmas) - 1
+    path = num_steps if draws_anchor else max(group.steps[0].start for group in groups) + 1
+    members = sum(_member_evaluations(group, num_steps) for group in groups)
+    return path * (1 if shares_noise else group_size) + group_size * members
+
+
+def _member_evaluations(group: GroupPlan, num_steps: int) -> int:
+    """Returns how many forward passes a member of a group takes from the end of its first stochastic step to t = 0."""
+    between = sum(step.start - before.end + 1 for before, step in itertools.pairwise(group.steps))
+    return between + sum(-(-(num_steps - group.steps[-1].end) // stride) for stride in group.strides)
 
 
 def _length(entropies: Sequence[float], merging: Merging, threshold: float, fixed_length: int | None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -15,7 +16,10 @@ import pytest
 import yaml
 from egrpo_runs import spec_document
 
-from egrpo.cli import main, read_spec
+from egrpo.cli import main
+from egrpo.methods import METHODS
+from egrpo.schedule import shifted_sigmas
+from egrpo.spec_file import read_spec
 from egrpo.train import train
 
 
@@ -216,11 +220,78 @@ def test_plan_prints_the_reference_plan(capsys: pytest.CaptureFixture[str]) -> N
         "--steps 0",
         "--shift 0",
         "--eta -1",
+        "--kernel cps --eta 1.5",
+        "--method mix_grpo --window-size 17",
+        "--beside flow_grpo",
+        "--draw missing/folder/plan.png",
+        "--draw plan.txt",
+        "missing.yaml",
     ],
 )
 def test_a_bad_plan_exits_2(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", *arguments.split()]) == 2
     assert capsys.readouterr().err.startswith("egrpo: ")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kernel", ["flow_sde", "cps"])
+def test_the_plan_of_every_method(method: str, kernel: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--method", method, "--kernel", kernel, "--eta", "0.6", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    expected = METHODS[method](type=method, kernel=kernel, eta=0.6).plan(shifted_sigmas(16, 3.0))
+    assert found == {"method": method, **expected.to_dict()}
+    assert {"start", "length", "entropy", "dispersion"} == set(found["steps"][0])
+    assert main(["plan", "--method", method, "--kernel", kernel, "--eta", "0.6"]) == 0
+    assert "network evaluations per prompt with groups of 12" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            "--method dance_grpo --entropy-threshold 2",
+            "--entropy-threshold: the method 'dance_grpo' has no such option",
+        ),
+        ("--window-size 2", "--window-size: the method 'egrpo' has no such option"),
+        (
+            "--method mix_grpo --granularities 1,2",
+            "allowed: --steps, --shift, --kernel, --eta, --group-size, --window-s",
+        ),
+        ("examples/quickstart.yaml --eta 1", "--eta: the spec file says it; allowed beside one: --json"),
+        ("examples/quickstart.yaml --method g2rpo", "--method: the spec file says it"),
+    ],
+)
+def test_options_that_do_not_go_together(arguments: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", *arguments.split()]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_plan_of_a_spec_is_on_its_models_own_schedule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = {**spec_document(Path("tiny-flux-shapes")), "method": {"type": "flow_grpo_fast", "sampling_steps": 6}}
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(yaml.safe_dump(document))
+    assert main(["plan", str(spec), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["method"] == "flow_grpo_fast"
+    # 16 tokens, through (256, 0.5) and (4096, 1.15).
+    assert found["sigmas"] == pytest.approx(shifted_sigmas(6, math.exp(0.5 + 0.65 * (16 - 256) / (4096 - 256))))
+
+
+def test_the_plan_of_a_spec_whose_schedule_is_not_known(
+    random_flux: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", str(write_spec(tmp_path, random_flux, method={"shift": None}))]) == 2
+    assert "allowed here: method.shift" in capsys.readouterr().err
+
+
+def test_the_drawing_is_a_png_of_every_method(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "plan.png"
+    assert main(["plan", "--steps", "6", "--draw", str(path), "--beside", "mix_grpo,flow_grpo", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["method"] == "egrpo"
+    assert path.read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(SystemExit):
+        main(["plan", "--draw", str(path), "--beside", "ppo"])
+    assert "'ppo' is no method; allowed: egrpo, g2rpo" in capsys.readouterr().err
 
 
 def test_plan_is_quick_and_free_of_torch() -> None:

@@ -43,7 +43,7 @@ def test_egrpo_is_one_merged_step_a_group() -> None:
     ] * 8
     assert [group.steps[0].length for group in groups] == [1, 1, 2, 2, 2, 3, 3, 3]
     assert (spec.shares_noise, spec.draws_anchor, spec.images_per_prompt) == (True, True, 12 * 8)
-    assert plan.network_evaluations(12) == 1012
+    assert spec.network_evaluations(plan) == (1012, 1012)
 
 
 def test_egrpo_draws_its_active_steps_when_asked_to() -> None:

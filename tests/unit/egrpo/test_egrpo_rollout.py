@@ -12,7 +12,7 @@ from torch import Tensor
 from egrpo.models.adapter import PromptEmbeds
 from egrpo.models.flux import FluxAdapter
 from egrpo.rollout import Noise, Rollout, Sampler, roll_out
-from egrpo.schedule import GroupPlan, MergedStep, MergePlan, merge_plan, shifted_sigmas
+from egrpo.schedule import GroupPlan, MergedStep, MergePlan, merge_plan, network_evaluations, shifted_sigmas
 from egrpo.sde import ode_step, sde_step
 
 SIGMAS = shifted_sigmas(8, 3.0)
@@ -96,7 +96,19 @@ def test_branching_costs_no_forward_and_a_step_index_is_one_batch() -> None:
     # Anchors and every tail that has begun: 2 prompts, 3 members, merges ending at 1, 2, 4 and 5.
     assert [count for _, count in model.calls] == [2, 8, 14, 14, 20, 26, 26, 26]
     assert [t for t, _ in model.calls] == SIGMAS[:8]
-    assert rollout.network_evaluations == 2 * PLAN.network_evaluations(GROUP) == sum(count for _, count in model.calls)
+    expected = network_evaluations(PLAN, branches(PLAN), GROUP)
+    assert rollout.network_evaluations == 2 * expected == sum(count for _, count in model.calls)
+
+
+@pytest.mark.parametrize("draws_anchor", [True, False])
+@pytest.mark.parametrize("members", [1, GROUP])
+@pytest.mark.parametrize("kind", ["window", "gaps", "granularities", "whole"])
+def test_evaluations_are_foretold_for_every_kind_of_group(kind: str, members: int, draws_anchor: bool) -> None:
+    steps = {"window": single_steps(2, 5), "gaps": (single_steps(1, 2)[0], PLAN.steps[3]), "whole": single_steps(0, 8)}
+    groups = branches(PLAN, (1, 2, 3)) if kind == "granularities" else (GroupPlan(steps[kind], steps[kind][:1]),)
+    rollout, model = sweep(groups=groups, members=members, draws_anchor=draws_anchor)
+    expected = network_evaluations(PLAN, groups, GROUP, shares_noise=members == 1, draws_anchor=draws_anchor)
+    assert rollout.network_evaluations == 2 * expected == sum(count for _, count in model.calls)
 
 
 def test_the_noise_is_the_only_difference_within_a_group() -> None:

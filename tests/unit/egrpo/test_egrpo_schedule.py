@@ -5,7 +5,15 @@ import math
 import pytest
 
 from egrpo.errors import ConfigError, DispersionError
-from egrpo.schedule import active_indices, dispersion, entropy, merge_plan, shifted_sigmas
+from egrpo.schedule import (
+    GroupPlan,
+    active_indices,
+    dispersion,
+    entropy,
+    merge_plan,
+    network_evaluations,
+    shifted_sigmas,
+)
 
 SIGMAS = shifted_sigmas(16, 3.0)
 ETA = 0.7
@@ -85,7 +93,8 @@ def test_the_default_plan() -> None:
     assert [step.dispersion for step in plan.steps] == pytest.approx(
         [1.036, 1.045, 1.067, 1.039, 1.027, 1.057, 1.044, 1.031], abs=5e-4
     )
-    assert plan.network_evaluations(12) == 1012
+    groups = [GroupPlan((step,), (step,)) for step in plan.steps]
+    assert network_evaluations(plan, groups, 12) == 1012
 
 
 @pytest.mark.parametrize(
