@@ -6,6 +6,7 @@ with Client.from_environment() as client:
     download_job(client, job["id"], Path("out"))
 """
 
+import json
 import random
 import time
 import uuid
@@ -75,8 +76,30 @@ class Client:
 
     def events(self, job_id: str, *, after: int = 0, wait_s: float = 0, limit: int = 200) -> list[JSON]:
         """Returns events with `seq > after`, waiting up to `wait_s` seconds for the first."""
+        return list(self.events_page(job_id, after=after, wait_s=wait_s, limit=limit)["data"])
+
+    def events_page(self, job_id: str, *, after: int = 0, wait_s: float = 0, limit: int = 200) -> JSON:
+        """Returns the events as `data`, with whether there are more, and the `job` as it was when they were read."""
         params = {"after": after, "wait": int(wait_s), "limit": limit}
-        return list(self._json("GET", f"/v1/jobs/{job_id}/events", params=params)["data"])
+        return self._json("GET", f"/v1/jobs/{job_id}/events", params=params)
+
+    def stream(self, job_id: str, *, after: int = 0) -> Iterator[tuple[str, JSON]]:
+        """Yields (name, data) of what happens to a job, as it happens: its events, and `job` with its state after each
+        batch. Ends after `done`, and sooner when the service ends the stream: open it again behind the last `seq`.
+
+        Raises:
+            ApiError: the service refused.
+            UnreachableError: the connection could not be made, or broke.
+        """
+        headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
+        try:
+            with self._http.stream("GET", f"/v1/jobs/{job_id}/events/stream", headers=headers) as response:
+                if not response.is_success:
+                    response.read()
+                    raise _problem(response)
+                yield from _messages(response.iter_lines())
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
 
     def metrics(self, job_id: str, *, names: list[str] | None = None) -> Iterator[JSON]:
         """Yields metric rows, all or those of the names."""
@@ -149,6 +172,17 @@ class Client:
     def _unreachable(self, error: httpx.TransportError) -> UnreachableError:
         reason = str(error) or type(error).__name__
         return UnreachableError(f"No answer from {self.url} ({reason}). Is the service running?")
+
+
+def _messages(lines: Iterator[str]) -> Iterator[tuple[str, JSON]]:
+    """Yields (name, data) of server-sent events: each of ours has one line of data, and a name."""
+    name = ""
+    for line in lines:
+        field, _, value = line.partition(": ")
+        if field == "event":
+            name = value
+        elif field == "data":
+            yield name, json.loads(value)
 
 
 def _problem(response: httpx.Response) -> ApiError:

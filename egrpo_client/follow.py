@@ -1,11 +1,14 @@
 """Following a job to its end: a stream of its events together with its current state."""
 
 import dataclasses
+import time
 from collections.abc import Iterator
 
-from egrpo_client.client import FINAL_STATUSES, JSON, Client
+from egrpo_client.client import JSON, Client
+from egrpo_client.errors import ApiError, UnreachableError
 
-POLL_WAIT_S = 10.0
+RECONNECTS = 6
+BACKOFF_S = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,14 +20,33 @@ class Update:
 
 
 def follow(client: Client, job_id: str, *, after: int = 0) -> Iterator[Update]:
-    """Yields an update whenever something happens, until the job has ended and its last event was seen."""
+    """Yields an update whenever something happens, until the job has ended and its last event was seen.
+
+    A stream that breaks is opened again behind the last event that was seen, so that none is missed or seen twice.
+
+    Raises:
+        ApiError: the service refused, or stayed unable to answer.
+        UnreachableError: it stayed out of reach.
+    """
     job = client.job(job_id)
     yield Update(job, [])
+    failures = 0
     while True:
-        ended = job["status"] in FINAL_STATUSES
-        events = client.events(job_id, after=after, wait_s=0 if ended else POLL_WAIT_S)
-        if not events and ended:
-            return
-        after = max([after, *(event["seq"] for event in events)])
-        job = client.job(job_id)
-        yield Update(job, events)
+        events: list[JSON] = []
+        try:
+            for name, data in client.stream(job_id, after=after):
+                failures = 0
+                if name == "done":
+                    return
+                if name != "job":
+                    events.append(data)
+                    continue
+                after = events[-1]["seq"] if events else after
+                job = {**job, **data}
+                yield Update(job, events)
+                events = []
+        except (ApiError, UnreachableError) as error:
+            failures += 1
+            if failures > RECONNECTS or not (isinstance(error, UnreachableError) or error.retryable):
+                raise
+            time.sleep(BACKOFF_S * 2 ** (failures - 1))

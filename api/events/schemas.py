@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.jobs.schemas import JobSummary
 from jobs.pages import MAX_LIMIT
 from jobs.tables import Event
 
@@ -30,6 +31,14 @@ class EventsQuery(BaseModel):
     limit: int = Field(default=MAX_LIMIT, ge=1, le=MAX_LIMIT)
 
 
+class StreamQuery(BaseModel):
+    """Where a stream begins."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    after: int = Field(default=0, ge=0, lt=2**63, description="events with a `seq` above this")
+
+
 class EventList(BaseModel):
     """Events in order. `next_cursor` is the `after` of the next request, also when there are no more for now."""
 
@@ -37,6 +46,7 @@ class EventList(BaseModel):
     has_more: bool
     next_cursor: str
     job_status: str = Field(description="of the job when this was read")
+    job: JobSummary = Field(description="the job when this was read: who follows it needs no second request")
 
 
 def body_of(event: Event) -> EventBody:

@@ -7,8 +7,9 @@ import time
 from starlette.concurrency import run_in_threadpool
 
 from api.events.schemas import EventList, EventsQuery, body_of
+from api.jobs.schemas import summary_of
 from api.services import Services
-from jobs import events, jobs
+from jobs import events, jobs, workers
 from jobs.db import transaction
 from jobs.states import TERMINAL
 
@@ -20,15 +21,17 @@ def read(services: Services, project_id: str, job_id: str, query: EventsQuery) -
         NotFound: the project has no such job.
     """
     with transaction(services.sessions) as session:
-        # The status first: whoever sees a status that has ended has also seen the event that says so.
-        status = jobs.get(session, project_id, job_id).status
+        # The job first: whoever sees a status that has ended has also seen the event that says so.
+        job = jobs.get(session, project_id, job_id)
+        place = workers.queue_places(session, [job]).get(job.id)
         found = events.read(session, job_id, after=query.after, limit=query.limit + 1)
     page = found[: query.limit]
     return EventList(
         data=[body_of(event) for event in page],
         has_more=len(found) > query.limit,
         next_cursor=str(page[-1].seq if page else query.after),
-        job_status=status,
+        job_status=job.status,
+        job=summary_of(job, place),
     )
 
 

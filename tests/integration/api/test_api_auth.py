@@ -7,7 +7,8 @@ from typing import Any
 from api_bench import Bench, assert_problem
 from sqlalchemy import select, update
 
-from jobs import api_keys
+from jobs import api_keys, lifecycle
+from jobs.states import Status
 from jobs.tables import APIKey
 
 OPEN = {"/healthz", "/readyz", "/openapi.json", "/docs", "/docs/oauth2-redirect"}
@@ -35,6 +36,8 @@ def test_every_route_of_a_job_hides_it_from_another_project(bench: Bench) -> Non
     bench.submit()
     claim = bench.claim()
     ids = bench.finish_files(claim)
+    with bench.transaction() as session:  # It has ended, so that a stream of its events ends too.
+        lifecycle.transition(session, lifecycle.lock(session, claim.job_id), Status.SUCCEEDED, phase="done")
     fill = {"job_id": claim.job_id, "sample_id": ids["sample"], "checkpoint_id": ids["checkpoint"]}
     files = {"path": "pytorch_lora_weights.safetensors", "name": "report.json"}
     called = 0
@@ -47,7 +50,7 @@ def test_every_route_of_a_job_hides_it_from_another_project(bench: Bench) -> Non
         if method == "GET":  # The URL is a real one: its owner gets an answer.
             assert bench.client.request(method, url, headers=bench.auth()).status_code == 200, url
         called += 1
-    assert called >= 9
+    assert called >= 10
     assert bench.get("/v1/jobs", key=bench.other_key).json()["data"] == []
 
 

@@ -1,0 +1,81 @@
+"""Events as a stream: in order, from where its reader was, to the end."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import pytest
+from api_bench import Bench, assert_problem
+
+from api.events import stream
+from jobs import events
+
+
+def messages(text: str) -> list[tuple[str | None, str, Any]]:
+    """Returns (id, name, data) of each message; comments are named ":"."""
+    found: list[tuple[str | None, str, Any]] = []
+    for block in text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if block.startswith(":"):
+            found.append((None, ":", None))
+        elif "data" in fields:
+            found.append((fields.get("id"), fields["event"], json.loads(fields["data"])))
+    return found
+
+
+def cancelled_later(bench: Bench, job: str, seconds: float) -> threading.Timer:
+    timer = threading.Timer(seconds, lambda: bench.post(f"/v1/jobs/{job}/cancel"))
+    timer.start()
+    return timer
+
+
+def test_everything_there_is_then_what_comes_then_done(bench: Bench) -> None:
+    job = bench.submit()["id"]
+    with bench.transaction() as session:
+        events.append_all(session, job, [("log", {"n": n}) for n in range(2, 252)])
+    timer = cancelled_later(bench, job, 0.5)
+    answer = bench.get(f"/v1/jobs/{job}/events/stream")
+    timer.join()
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    told = messages(answer.text)
+    assert [id_ for id_, _, _ in told if id_ is not None] == [str(seq) for seq in range(1, 253)]
+    assert all(name == data["type"] and id_ == str(data["seq"]) for id_, name, data in told if id_ is not None)
+    assert [name for id_, name, _ in told if id_ is None] == ["job", "job", "job", "done"], "two pages, the end"
+    assert told[-1][2]["status"] == "cancelled"
+    assert "spec" not in told[-1][2]
+
+
+@pytest.mark.parametrize("query", ["", "?after=0"])
+def test_last_event_id_goes_on_where_the_reader_was(bench: Bench, query: str) -> None:
+    job = bench.submit()["id"]
+    bench.post(f"/v1/jobs/{job}/cancel")
+    answer = bench.get(f"/v1/jobs/{job}/events/stream{query}", headers={"Last-Event-ID": "1"})
+    assert [(id_, name) for id_, name, _ in messages(answer.text)] == [("2", "status"), (None, "job"), (None, "done")]
+
+
+def test_silence_is_broken_by_signs_of_life(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "PING_S", 0.1)
+    job = bench.submit()["id"]
+    timer = cancelled_later(bench, job, 0.8)
+    told = messages(bench.get(f"/v1/jobs/{job}/events/stream", after=1).text)
+    timer.join()
+    assert [name for _, name, _ in told].count(":") >= 2
+    assert told[-1][1] == "done"
+
+
+def test_a_long_stream_ends_without_done_so_that_its_reader_shows_its_key_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "LONGEST_S", 0.2)
+    monkeypatch.setattr(stream, "PING_S", 0.1)
+    job = bench.submit()["id"]
+    assert messages(bench.get(f"/v1/jobs/{job}/events/stream").text)[0][1] == "status"
+
+
+def test_what_is_refused_is_a_problem_and_no_stream(bench: Bench) -> None:
+    job = bench.submit()["id"]
+    assert_problem(bench.get(f"/v1/jobs/{job}/events/stream", key=bench.other_key), 404, "not_found")
+    assert_problem(bench.get(f"/v1/jobs/{job}/events/stream", headers={"Last-Event-ID": "x"}), 422, "invalid_request")
+    assert_problem(bench.get(f"/v1/jobs/{job}/events/stream", wait=1), 422, "invalid_request")
