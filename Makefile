@@ -59,8 +59,9 @@ images: $(STAMP)
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker/compose.yaml
 
-bench: $(STAMP)  ## The example job with three seeds, and the service against the bare trainer: tables.
+bench: $(STAMP)  ## The example job with three seeds, and what the service takes from its trainer: tables.
 	$(BIN)/python bench/quickstart.py --seeds $(SEEDS)
+	$(BIN)/python bench/service_cpu.py
 	$(BIN)/python bench/service_overhead.py
 
 install: $(STAMP)  ## Make .venv, or bring it up to date.

@@ -1,4 +1,4 @@
-"""`python -m api openapi` prints the OpenAPI document; it is kept as `docs/openapi.json`."""
+"""`python -m api serve` serves the API; `python -m api openapi` prints what is kept as `docs/openapi.json`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import sys
 from pydantic import SecretStr
 
 from api.main import create_app
+from api.server import serve
+from jobs.errors import SettingsError
 from jobs.settings import Settings
 
 
@@ -25,11 +27,22 @@ def openapi_text() -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command."""
-    parser = argparse.ArgumentParser(prog="python -m api", description="The HTTP API; uvicorn serves it.")
-    parser.add_subparsers(dest="command", required=True).add_parser("openapi", help="print the OpenAPI document")
-    parser.parse_args(arguments)
-    sys.stdout.write(openapi_text())
+    """Runs one command and returns the exit code of the process."""
+    parser = argparse.ArgumentParser(prog="python -m api", description="The HTTP API.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("openapi", help="print the OpenAPI document")
+    server = commands.add_parser("serve", help="serve the API; settings come from EGRPO_* in the environment")
+    server.add_argument("--host", default="127.0.0.1")
+    server.add_argument("--port", type=int, default=8000)
+    options = parser.parse_args(arguments)
+    if options.command == "openapi":
+        sys.stdout.write(openapi_text())
+        return 0
+    try:
+        serve(options.host, options.port)
+    except SettingsError as error:
+        print(f"error: {error.detail}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import select
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -23,7 +25,9 @@ log = logging.getLogger(__name__)
 _RECONNECT_S = 1.0
 _LOOK_AGAIN_S = 5.0
 _LOOK_AGAIN_DEAF_S = 0.5
-_STOP_CHECK_S = 0.1
+_JOIN_S = 1.0
+# A database host that vanished without a word is noticed after some 20 s; until then waiters look by themselves.
+_KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT = 10, 5, 2
 
 
 class Waker:
@@ -35,6 +39,8 @@ class Waker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
+        # The thread sleeps in `select` until the database or a stop has something to say; a byte here is the stop.
+        self._stop_read, self._stop_write = os.pipe()
         self._listening = False
         # Touched on the loop only.
         self._waiters: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
@@ -47,14 +53,18 @@ class Waker:
 
     def release(self) -> None:
         """Wakes everybody for good, so that a shutdown waits for no one. From any thread, or a signal handler."""
-        self._stopping.set()
+        if not self._stopping.is_set():
+            self._stopping.set()
+            os.write(self._stop_write, b".")
         self._on_loop(self._wake_all)
 
     def stop(self) -> None:
         """Releases the waiters and stops the thread."""
         self.release()
         if self._thread is not None:
-            self._thread.join(timeout=2 * _STOP_CHECK_S + self._connect_timeout_s)
+            self._thread.join(timeout=_JOIN_S + self._connect_timeout_s)
+            self._thread = None
+            os.close(self._stop_write)  # The read end, too, would be torn from a thread that did not end in time.
 
     @property
     def stopping(self) -> bool:
@@ -92,13 +102,20 @@ class Waker:
 
     def _listen(self) -> None:
         with psycopg.connect(
-            self._url, autocommit=True, connect_timeout=self._connect_timeout_s, application_name="egrpo-api-listen"
+            self._url,
+            autocommit=True,
+            connect_timeout=self._connect_timeout_s,
+            application_name="egrpo-api-listen",
+            keepalives_idle=_KEEPALIVE_IDLE_S,
+            keepalives_interval=_KEEPALIVE_INTERVAL_S,
+            keepalives_count=_KEEPALIVE_COUNT,
         ) as connection:
             connection.execute(f"LISTEN {CHANNEL}")
             self._listening = True
             self._on_loop(self._wake_all)
             while not self._stopping.is_set():
-                for notify in connection.notifies(timeout=_STOP_CHECK_S):
+                select.select([connection.fileno(), self._stop_read], [], [])
+                for notify in connection.notifies(timeout=0):
                     self._on_loop(self._wake, notify.payload)
 
     def _on_loop(self, function: object, *arguments: object) -> None:

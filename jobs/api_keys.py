@@ -70,15 +70,18 @@ def verify(session: Session, key: str) -> Caller:
     """
     if not is_well_formed(key):
         raise Unauthorized("the API key is not valid")
-    statement = select(APIKey).where(
+    a_minute_ago = func.now() - text("interval '1 minute'")
+    is_noted = func.coalesce(APIKey.last_used_at >= a_minute_ago, False)
+    statement = select(APIKey.id, APIKey.project_id, is_noted.label("is_noted")).where(
         APIKey.sha256 == _sha256(key),
         APIKey.revoked_at.is_(None),
         or_(APIKey.expires_at.is_(None), APIKey.expires_at > func.now()),
     )
-    row = session.scalar(statement)
+    row = session.execute(statement).one_or_none()
     if row is None:
         raise Unauthorized("the API key is not valid")
-    _note_use(session, row.id)
+    if not row.is_noted:
+        _note_use(session, row.id)
     return Caller(project_id=row.project_id, key_id=row.id)
 
 

@@ -45,7 +45,7 @@ from worker.trainer import Trainer, TrainerExit
 
 log = logging.getLogger(__name__)
 
-_WATCH_S = 0.1
+_WATCH_S = 0.5  # The end of the trainer is noticed at once; this is for all else.
 _DRAIN_S = 0.02
 _SETTLE_RETRY_S = 0.5
 _LAST_WORDS_CHARS = 8_000  # Enough for the stacks of a stalled trainer's threads.
@@ -204,7 +204,7 @@ class Supervisor:
                 self._log("trainer_stopped", why=stop.value)
                 trainer.dump_and_abort() if stop is Stop.STALLED else trainer.terminate()
                 kill_at = time.monotonic() + self._settings.stop_grace_seconds
-            time.sleep(_WATCH_S)
+            trainer.wait(_WATCH_S)
 
     def _why_stop(self) -> Stop | None:
         if self._heartbeat.desired_state != Desired.RUN:

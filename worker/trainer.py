@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ _PIPE_BYTES = 1 << 20  # The largest that an ordinary user may ask for; hours of
 _STDERR_TAIL_BYTES = 16_384
 # After the group is dead the pipe ends at once; only a process that left the group could hold it open.
 _READER_JOIN_S = 10.0
+# Between two looks at a trainer that has closed its pipe and lives on.
+_MUTE_S = 0.1
 
 # fmt: off
 _ALLOWED_NAMES = frozenset({
@@ -138,6 +141,14 @@ class Trainer:
     def exited(self) -> bool:
         """Whether the leader has ended. It stays a zombie until `finish`, so its id cannot be given to another."""
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def wait(self, timeout_s: float) -> None:
+        """Returns when the trainer's pipe is closed, which is when it has ended, or after the time."""
+        assert self._reader is not None, "the trainer was not started"
+        if self._reader.is_alive():
+            self._reader.join(timeout_s)
+        else:
+            time.sleep(min(_MUTE_S, timeout_s))
 
     def terminate(self) -> None:
         """Asks the trainer to commit a checkpoint and end. Only the leader is asked: it knows its own children."""

@@ -74,7 +74,9 @@ class LiveView:
             TextColumn("{task.fields[rewards]}", style="green"),
             TextColumn("{task.fields[remaining]}", style="dim"),
         )
-        self._progress = Progress(*columns, console=target, transient=False)
+        # Drawn when something is new: nothing in it moves by itself, and ten drawings a second would cost the
+        # trainer beside it more than the whole service does.
+        self._progress = Progress(*columns, console=target, transient=False, auto_refresh=False)
         self._task = self._progress.add_task("waiting", total=None, steps="", rewards="", remaining="")
 
     def __enter__(self) -> Self:
@@ -100,6 +102,7 @@ class LiveView:
             steps=_steps(progress),
             rewards=self._numbers.text(),
             remaining=_remaining(progress),
+            refresh=True,
         )
 
 

@@ -27,6 +27,15 @@ SYSTEM_USER = "egrpo-postgres"
 READY_TIMEOUT_S = 60.0
 # A shutdown checkpoint of a busy database may take seconds; one that is killed recovers from its log.
 STOP_GRACE_S = 20.0
+# For one user on one machine: no parallel plans for tiny tables, reads in the backend itself (tables are in memory),
+# no compiled plans, and background processes that look for work every few seconds instead of five times a second.
+LOCAL_OPTIONS = (
+    "io_method=sync",
+    "jit=off",
+    "max_parallel_workers_per_gather=0",
+    "wal_writer_delay=2s",
+    "bgwriter_delay=2s",
+)
 # For databases that are thrown away: what survives a power cut does not matter.
 THROWAWAY_OPTIONS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
 

@@ -77,7 +77,9 @@ def start(data: Path, ports: dict[str, int], credentials: S3Credentials, log_pat
         "-s3.port.lance=0",
         "-s3.allowedOrigins=",  # No browser talks to this server: the api serves all downloads.
     ]
-    return ServerProcess("seaweedfs", argv, log_path, cwd=data, grace_s=STOP_GRACE_S)
+    # Its many timers wake one thread instead of one per core: a third less CPU when idle (measured, 4.48).
+    env = {"GOMAXPROCS": "1"}
+    return ServerProcess("seaweedfs", argv, log_path, env=env, cwd=data, grace_s=STOP_GRACE_S)
 
 
 def wait_ready(process: ServerProcess, ports: dict[str, int]) -> None:

@@ -67,8 +67,7 @@ class Service:
         (port,) = free_ports(1)
         run = [sys.executable, "-m", "jobs", "create-key", "--project", "default", "--name", "e2e"]
         key = subprocess.run(run, env={**os.environ, **env}, capture_output=True, text=True, check=True).stdout.strip()
-        command = [sys.executable, "-m", "uvicorn", "api.main:create_app", "--factory", "--port", str(port)]
-        command += ["--log-level", "warning"]
+        command = [sys.executable, "-m", "api", "serve", "--port", str(port)]
         with (folder / "api.log").open("ab") as log:
             self._api = subprocess.Popen(command, env={**os.environ, **env}, stdout=log, stderr=log)
         self.http = httpx.Client(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ import httpx
 import pytest
 from api_bench import SPEC
 
+from egrpo_client.client import Client
 from jobs.__main__ import create_key
 
 
@@ -38,7 +40,7 @@ def served(service_env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iter
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "uvicorn", "api.main:create_app", "--factory", "--port", str(port)]
+    command = [sys.executable, "-m", "api", "serve", "--port", str(port)]
     process = subprocess.Popen(command, env=dict(os.environ))
     served = Served(process, port, create_key("default", "test"))
     with served.client() as client:
@@ -109,3 +111,29 @@ def test_sigterm_releases_who_waits_and_ends_the_process(served: Served) -> None
     assert time.monotonic() - started < 15
     assert answers[0].status_code == 200
     assert answers[0].json()["data"] == []
+
+
+def test_a_stream_tells_at_once_and_sigterm_ends_it(served: Served) -> None:
+    with Client(f"http://127.0.0.1:{served.port}", served.key) as client, served.client() as other:
+        job = client.submit(SPEC)["id"]
+        stream = client.stream(job)
+        assert [name for name, _ in itertools.islice(stream, 2)] == ["status", "job"]
+        assert other.get(f"/v1/jobs/{job}").status_code == 200
+        started = time.monotonic()
+        served.process.send_signal(signal.SIGTERM)
+        assert list(stream) == [], "it ends without `done`"
+        served.process.wait(timeout=10)
+    assert time.monotonic() - started < 8
+
+
+def test_what_happens_while_the_stream_is_open_is_told(served: Served) -> None:
+    with Client(f"http://127.0.0.1:{served.port}", served.key) as client, served.client() as other:
+        job = client.submit(SPEC)["id"]
+        stream = client.stream(job)
+        assert next(stream)[0] == "status"
+        started = time.monotonic()
+        other.post(f"/v1/jobs/{job}/cancel")
+        rest = list(stream)
+    assert time.monotonic() - started < 4.5, "a look without a wake-up comes after 5 s"
+    assert [name for name, _ in rest] == ["job", "status", "job", "done"]
+    assert rest[-1][1]["status"] == "cancelled"

@@ -134,3 +134,23 @@ def test_a_taken_port_names_its_holder(tmp_path: Path) -> None:
 
 def test_free_ports_differ() -> None:
     assert len(set(free_ports(50))) == 50
+
+
+def test_a_server_steps_back_with_its_threads_and_what_it_starts(tmp_path: Path) -> None:
+    code = """
+import os, subprocess, sys, threading, time
+threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+print("up", flush=True)
+while os.nice(0) == int(sys.argv[1]):
+    time.sleep(0.02)
+subprocess.run([sys.executable, "-c", "import os; print('child', os.nice(0))"])
+time.sleep(600)
+"""
+    own = os.nice(0)
+    with ServerProcess("nice", [sys.executable, "-c", code, str(own)], tmp_path / "log") as server:
+        wait_for(tmp_path / "log", "up")
+        server.step_back(3)
+        lowered = min(19, own + 3)
+        assert f"child {lowered}" in wait_for(tmp_path / "log", "child")
+        threads = [thread.id for thread in psutil.Process(server.identity.pid).threads()]
+        assert [os.getpriority(os.PRIO_PROCESS, thread) for thread in threads] == [lowered, lowered]
