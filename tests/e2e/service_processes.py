@@ -125,7 +125,7 @@ class Service:
     def adapter(self, job_id: str) -> bytes:
         """Downloads the adapter as a user does."""
         (row,) = [row for row in self.listed(job_id, "checkpoints") if row["kind"] == "adapter"]
-        (name,) = [file["path"] for file in row["files"]]
+        (name,) = [file["path"] for file in row["files"] if file["path"].endswith(".safetensors")]
         return self.http.get(f"/v1/jobs/{job_id}/checkpoints/{row['id']}/files/{name}").content
 
     def told(self, job_id: str) -> str:
