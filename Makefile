@@ -11,6 +11,8 @@ SEEDS ?= 1 2 3
 # `make test TESTS=tests/unit` runs a part; `make test PYTEST="-x -q"` passes options on.
 TESTS ?= tests
 PYTEST ?=
+# Processes that share the test files; each starts servers of its own.
+WORKERS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -38,7 +40,7 @@ run: $(STAMP)  ## Example job on a local stack, from submission to adapter; leav
 	@$(BIN)/egrpo quickstart --spec $(SPEC) --output $(OUTPUT) $(if $(SEED),--seed $(SEED))
 
 test: $(STAMP)  ## All tests, on real servers that they start themselves.
-	@$(BIN)/python -m pytest $(TESTS) $(PYTEST)
+	@$(BIN)/python -m pytest $(TESTS) -n $(WORKERS) --dist loadfile $(PYTEST)
 
 check: lint types arrows docstrings images  ## Lint, types, import arrows, docstrings, images (make -k: all of them).
 

@@ -23,7 +23,7 @@ from pydantic import BeforeValidator, Field, Tag, ValidationInfo, field_validato
 from pydantic_core import PydanticCustomError
 
 from egrpo import schedule
-from egrpo.errors import ConfigError, DispersionError
+from egrpo.errors import DispersionError
 from egrpo.kernels import Kernel
 from egrpo.schedule import GroupPlan, MergePlan
 from egrpo.spec_model import LIST_OR_SCALAR, SpecModel
@@ -111,8 +111,12 @@ class MethodSpec(SpecModel):
     @classmethod
     def plan_settings(cls, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Returns arguments of `schedule.merge_plan` beside sigmas, eta, kernel and limit: every step on its own."""
-        last = fields["sampling_steps"] - (1 if fields["kernel"] == "cps" else 0)
-        return {"active": range(last), "merging": "none"}
+        return {"active": range(_num_stochastic(fields)), "merging": "none"}
+
+
+def _num_stochastic(fields: Mapping[str, Any]) -> int:
+    """Returns how many steps can be stochastic: all, but for `cps`, which has no noise on the step to t = 0."""
+    return int(fields["sampling_steps"]) - (1 if fields.get("kernel") == "cps" else 0)
 
 
 def _plan(method: type[MethodSpec], sigmas: Sequence[float], fields: Mapping[str, Any]) -> MergePlan:
@@ -135,8 +139,6 @@ def _stays_below_the_limit(method: type[MethodSpec], limit: float, info: Validat
         _plan(method, sigmas, {**info.data, "dispersion_limit": limit})
     except DispersionError as error:
         raise PydanticCustomError("dispersion", "{reason}", {"reason": str(error)}) from error
-    except ConfigError as error:
-        raise PydanticCustomError("active_steps", "{reason}", {"reason": str(error)}) from error
     return limit
 
 
@@ -167,19 +169,19 @@ class BranchingMethod(LimitedMethod):
         steps = info.data.get("sampling_steps")
         if isinstance(value, float) or steps is None:
             return value
-        if not value or sorted(set(value)) != value or value[-1] >= steps:
+        last = _num_stochastic(info.data) - 1
+        if not value or sorted(set(value)) != value or value[-1] > last:
             raise PydanticCustomError(
-                "active_steps", f"active_steps must be different indices in rising order from 0 to {steps - 1}"
+                "active_steps", f"active_steps must be different indices in rising order from 0 to {last}"
             )
         return value
 
     @field_validator("active_steps_per_update")
     @classmethod
     def _no_more_than_there_are(cls, value: int | None, info: ValidationInfo) -> int | None:
-        active, steps = info.data.get("active_steps"), info.data.get("sampling_steps")
-        if value is None or active is None or steps is None:
+        if value is None or any(info.data.get(name) is None for name in ("active_steps", "sampling_steps")):
             return value
-        count = len(schedule.active_indices(active, steps))
+        count = len(cls._active(info.data))
         if value > count:
             raise PydanticCustomError(
                 "active_steps_per_update", f"there are {count} active steps; allowed: 1 to {count}"
@@ -198,7 +200,7 @@ class BranchingMethod(LimitedMethod):
     @property
     def images_per_prompt(self) -> int:
         """One group for every active step of an update, each member with all of its tails."""
-        active = len(schedule.active_indices(self.active_steps, self.sampling_steps))
+        active = len(self._active(self.model_dump()))
         return self.group_size * (self.active_steps_per_update or active) * len(self.tail_strides)
 
     @property
@@ -209,8 +211,12 @@ class BranchingMethod(LimitedMethod):
     @classmethod
     def plan_settings(cls, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Single steps at the active indices."""
+        return {"active": cls._active(fields), "merging": "none"}
+
+    @staticmethod
+    def _active(fields: Mapping[str, Any]) -> list[int]:
         active = schedule.active_indices(fields["active_steps"], fields["sampling_steps"])
-        return {"active": active, "merging": "none"}
+        return [index for index in active if index < _num_stochastic(fields)]
 
 
 class EGRPOMethod(BranchingMethod):
@@ -307,9 +313,8 @@ class WindowMethod(LimitedMethod):
     @field_validator("window_size")
     @classmethod
     def _window_fits(cls, value: int, info: ValidationInfo) -> int:
-        steps = info.data.get("sampling_steps")
-        longest = None if steps is None else steps - (1 if info.data.get("kernel") == "cps" else 0)
-        if longest is not None and value > longest:
+        longest = value if info.data.get("sampling_steps") is None else _num_stochastic(info.data)
+        if value > longest:
             raise PydanticCustomError("window_size", f"the schedule has {longest} steps that can be stochastic")
         return value
 

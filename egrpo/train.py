@@ -54,13 +54,17 @@ def train(
             if batch is None:
                 prompt_P = draws.prompts(training.prompts_per_update * training.minibatches_per_rollout)
                 x_PXNC = _initial_latents(run, len(prompt_P))
+                # Which steps are stochastic, how many are merged into one, and which of them are trained.
                 groups = draws.groups(method, run.plan, run.step)
+                # The ODE to each group's branch, G samples of its SDE step, the ODE from its end to t = 0.
                 rollout = _roll_out(run, groups, x_PXNC, prompt_P)
                 scores = _score(run, rollout, prompt_P)
+                # Rewards normalised among the samples that share that step.
                 advantages = _advantages(run, scores, rollout)
                 batch = Batch(prompt_P, rollout, advantages, OldPolicy.unknown(rollout, training.surrogate))
                 run.check_first_rollout(batch, scores.optimised)
                 run.measure(_measured(run, scores, rollout, groups, advantages, time.monotonic() - started))
+            # A clipped policy-gradient step on exactly those transitions.
             stats = policy.update(batch, run.embeds_of(batch.prompt_P), run.step)
             run.pending = batch if batch.updates < updates_of_a_rollout else None
             run.measure(update_metrics(stats))

@@ -13,6 +13,9 @@ pytest_plugins = ["server_fixtures", "model_fixtures"]
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
+# Tests compute on tiny models, where a second thread waits more than it works, and run beside each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # What tests encode is no business of the user's cache, and must be encoded by the tests.
 os.environ["EGRPO_CACHE"] = tempfile.mkdtemp(prefix="egrpo-cache-")
 atexit.register(shutil.rmtree, os.environ["EGRPO_CACHE"], ignore_errors=True)

@@ -102,7 +102,10 @@ def test_mix_grpo_slides_its_window_from_noise_to_image_and_starts_again() -> No
         ({"type": "g2rpo", "granularities": [2, 2]}, "/method/granularities: granularities must be different numbers"),
         ({"kernel": "cps", "eta": 1.5}, "/method/eta: eta must be at most 1 with the kernel 'cps' (got 1.5)"),
         ({"type": "dance_grpo", "eta": -1}, "/method/eta: Input should be greater than 0 (got -1); allowed: > 0"),
-        ({"kernel": "cps", "shift": 3, "active_steps": [15]}, "active steps must lie in 0..14, got [15]"),
+        (
+            {"kernel": "cps", "active_steps": [15]},
+            "/method/active_steps: active_steps must be different indices in rising",
+        ),
     ],
 )
 def test_a_refusal_names_field_value_and_what_is_allowed(fields: dict[str, Any], message: str) -> None:
@@ -146,6 +149,13 @@ def test_entropy_under_cps_falls_with_the_length_so_nothing_is_merged() -> None:
     plan = merge_plan(SIGMAS, eta=0.7, active=range(15), entropy_threshold=3.3, kernel="cps")
     assert {step.length for step in plan.steps} == {1}
     assert all(step.end < 16 for step in plan.steps)
+
+
+def test_under_cps_the_step_to_zero_is_left_out() -> None:
+    spec = method(kernel="cps", active_steps=1.0)
+    assert [group.steps[0].start for group in drawn(spec)[1]] == list(range(15))
+    assert spec.images_per_prompt == 12 * 15
+    assert [step.start for step in method(type="dance_grpo", kernel="cps").plan(SIGMAS).steps] == list(range(15))
 
 
 def test_images_per_update_and_prompts_per_update_are_one_number() -> None:
