@@ -63,13 +63,12 @@ def run(method: dict[str, Any], options: argparse.Namespace) -> list[str]:
         f"{report['paired_delta']:+.3f} ({low:+.3f} … {high:+.3f})",
         f"{report['strict_accuracy_before']:.1%} → {report['strict_accuracy_after']:.1%}",
         f"{evaluations / options.steps:.0f}",
-        f"{report['training_seconds']:.0f} s",
     ]
 
 
 def write(rows: list[str], options: argparse.Namespace) -> None:
     """Writes the page with the rows so far."""
-    head = "| method | eval reward | change (95 % interval) | strict accuracy | evaluations per update | training |"
+    head = "| method | eval reward | change (95 % interval) | strict accuracy | network evaluations per update |"
     text = f"""# The methods on the example job
 
 Made by `python bench/methods.py --steps {options.steps}`: the example job with {options.steps} updates, seed
@@ -77,7 +76,7 @@ Made by `python bench/methods.py --steps {options.steps}`: the example job with 
 trains, not which is best: differences between rows are within what seeds do.
 
 {head}
-|---|---|---|---|---:|---:|
+|---|---|---|---|---:|
 """
     (ROOT / "docs" / "methods.md").write_text(text + "\n".join(rows) + "\n")
 

@@ -10,7 +10,7 @@ import pytest
 from api_bench import SPEC, Bench, assert_problem
 from sqlalchemy import func, select, text
 
-from egrpo.catalogue import MODELS
+from egrpo.catalogue import MODELS, REWARDS
 from jobs import leases
 from jobs.states import Desired
 from jobs.tables import Event, Job
@@ -58,7 +58,7 @@ def test_every_problem_of_a_body_at_once_and_nothing_is_queued(bench: Bench) -> 
     errors = assert_problem(bench.post("/v1/jobs", body), 422, "invalid_request")["errors"]
     found = {error["pointer"]: (error["code"], error.get("allowed")) for error in errors}
     assert found["/base_model"] == ("unknown_model", sorted(MODELS))
-    assert found["/reward/components/0/type"] == ("unknown_reward", ["shapes"])
+    assert found["/reward/components/0/type"] == ("unknown_reward", list(REWARDS))
     assert found["/prompts/inline/1"][0] == "too_short"
     assert found["/training/steps"][0] == "wrong_type"
     assert found["/training/lr"][0] == "unknown_field"
