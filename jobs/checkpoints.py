@@ -49,11 +49,11 @@ def add(
     return row.id
 
 
-def states(session: Session, job_id: str) -> list[Checkpoint]:
-    """Returns the states to resume from, the best choice first: highest step, then latest epoch."""
+def of_kind(session: Session, job_id: str, kind: str) -> list[Checkpoint]:
+    """Returns the states, or the adapters, the best choice first: highest step, then latest epoch."""
     statement = (
         select(Checkpoint)
-        .where(Checkpoint.job_id == job_id, Checkpoint.kind == "state", Checkpoint.deleted_at.is_(None))
+        .where(Checkpoint.job_id == job_id, Checkpoint.kind == kind, Checkpoint.deleted_at.is_(None))
         .order_by(Checkpoint.step.desc(), Checkpoint.epoch.desc())
     )
     return list(session.scalars(statement))

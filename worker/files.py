@@ -115,7 +115,7 @@ class FilePublisher:
                 shutil.rmtree(spooled.source, ignore_errors=True)
         committed = {item.event.kind for item in stored if isinstance(item.event, CheckpointEvent) and not item.refused}
         self.adapter_committed |= "adapter" in committed
-        if "state" in committed:
+        if committed:
             self._prune()
 
     def _prune(self) -> None:

@@ -82,7 +82,7 @@ def _waiting(action: Callable[[], Result], give_up: Callable[[], bool]) -> Resul
 def _committed(sessions: SessionFactory, claim: Claim) -> Sequence[Checkpoint]:
     """Returns the job's states, the best choice first; one that was made for another spec is of no use."""
     with transaction(sessions) as session:
-        rows = checkpoints.states(session, claim.job_id)
+        rows = checkpoints.of_kind(session, claim.job_id, "state")
     return [row for row in rows if row.spec_digest == claim.spec_digest]
 
 

@@ -1,4 +1,6 @@
-"""Which of a job's states stay in the store: the last, and the best by evaluation, as its spec says.
+"""Which of a job's checkpoints stay in the store: the last states, and the best by evaluation, as its spec says.
+
+Of adapters the newest stays: an attempt that died between exporting and telling of it has left one of the same step.
 
 The trainer prunes its own folder by the same rule. Removal has two phases: the row is marked first, so that nobody
 resumes from a checkpoint that is going away, then its files are deleted. A kill in between leaves objects without a
@@ -48,8 +50,9 @@ def prune(sessions: SessionFactory, store: ObjectStore, claim: Claim, fence: Fen
     kept = claim.spec["checkpoint"]
     with transaction(sessions) as session:
         fence.pass_through(session)
-        states = checkpoints.states(session, claim.job_id)
+        states = checkpoints.of_kind(session, claim.job_id, "state")
         going = superfluous(states, keep_last=kept["keep_last"], keep_best=kept["keep_best"])
+        going += checkpoints.of_kind(session, claim.job_id, "adapter")[1:]
         for state in going:
             state.deleted_at = func.clock_timestamp()
     for state in going:

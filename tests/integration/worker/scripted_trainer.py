@@ -83,7 +83,7 @@ class ScriptedTrainer:
             self.emit("sample", step=step, kind="evaluation", path=f"{folder}/{index:03d}.png", prompt=f"p{index}",
                       seed=index, rewards={"shapes": 0.5}, passed=True)  # fmt: skip
 
-    def act(self, step: int) -> None:
+    def act(self, step: int | str) -> None:
         action = self.scenario.get("attempts", {}).get(str(self.attempt), {}).get(str(step), {})
         if "signal" in action:
             os.kill(os.getpid(), action["signal"])
@@ -120,6 +120,7 @@ class ScriptedTrainer:
         self.write(self.run_dir, "report.json", json.dumps({"x": self.x}).encode())
         self.emit("artifact", path="report.json")
         self.emit("phase", phase="done")
+        self.act("exported")
         return 0
 
 

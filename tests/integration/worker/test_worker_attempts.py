@@ -218,6 +218,22 @@ def test_the_store_keeps_the_last_and_the_best_states_and_nothing_of_the_others(
                 bench.store.stat(f"{row.object_prefix}/{file['path']}")
 
 
+def test_an_attempt_that_dies_after_its_export_leaves_no_second_adapter(bench: Bench) -> None:
+    bench.script(attempts={"1": {"exported": {"signal": signal.SIGKILL}}})
+    job_id = bench.submit()
+    bench.run(retry_seconds=1000)
+    assert bench.job(job_id).status == "queued"
+    (first,) = bench.checkpoints(job_id, "adapter")
+    bench.end_back_off(job_id)
+    bench.run()
+    assert bench.job(job_id).status == "succeeded"
+    (second,) = bench.checkpoints(job_id, "adapter")
+    assert (first.epoch, second.epoch) == (1, 2)
+    assert bench.adapter(job_id) == UNBROKEN
+    with pytest.raises(ObjectMissing):
+        bench.store.stat(f"{first.object_prefix}/{first.files[0]['path']}")
+
+
 def test_two_workers_on_one_machine_do_not_sweep_each_other(bench: Bench) -> None:
     bench.script(steps=60, step_seconds=0.02)
     job_id = bench.submit()
