@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from egrpo.config import TrainingSpec, parse
 from egrpo.errors import ConfigError, NonFiniteError
 from egrpo.evaluate import WeightedReward
-from egrpo.optimizer import check_optimizer, learning_rates, load_optimizer, optimizer_tensors
+from egrpo.optimizer import check_optimizer, learning_rates, load_optimizer, make_optimizer, optimizer_tensors
 from egrpo.precision import LossScale, Precision, choose_precision
 from egrpo.train import train
 
@@ -90,6 +90,21 @@ def test_8bit_adam_is_refused_before_the_model_is_loaded(random_flux: Path, tmp_
         train(spec, tmp_path, rewards=REWARDS)
     with pytest.raises(ConfigError, match="needs the package bitsandbytes"):
         check_optimizer(spec.training, torch.device("cuda"))
+
+
+def test_adamw_by_hand() -> None:
+    """Two steps with the gradients 1 and -3: decayed moments without bias, and decay of the weight itself."""
+    parameter = torch.nn.Parameter(torch.tensor([2.0], dtype=torch.float64))
+    spec = TrainingSpec(learning_rate=0.1, weight_decay=0.5, adam_beta1=0.8, adam_beta2=0.6)
+    optimizer = make_optimizer([("weight", parameter)], spec)
+    expected, first, second = 2.0, 0.0, 0.0
+    for step, gradient in enumerate((1.0, -3.0), start=1):
+        parameter.grad = torch.tensor([gradient], dtype=torch.float64)
+        optimizer.step()
+        first, second = 0.8 * first + 0.2 * gradient, 0.6 * second + 0.4 * gradient**2
+        moved = (first / (1 - 0.8**step)) / ((second / (1 - 0.6**step)) ** 0.5 + 1e-8)
+        expected = expected * (1 - 0.1 * 0.5) - 0.1 * moved
+        assert parameter.item() == pytest.approx(expected, rel=1e-9)
 
 
 def test_optimizer_state_with_integers_and_bytes_comes_back() -> None:

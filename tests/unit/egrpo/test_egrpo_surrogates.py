@@ -48,3 +48,10 @@ def test_a_wide_divergence_limit_stops_nothing(random_flux: Path, tmp_path: Path
     _, second = updates(tmp_path / "run", random_flux, surrogate="flow_dppo", divergence_limit=1.0)
     assert second["ratio_deviation"] > 0
     assert second["clip_fraction"] == 0
+
+
+def test_a_tiny_gradient_norm_holds_the_policy_back(random_flux: Path, tmp_path: Path) -> None:
+    """Adam divides by a gradient's size, but not below its epsilon of 1e-8."""
+    _, free = updates(tmp_path / "free", random_flux)
+    _, held = updates(tmp_path / "held", random_flux, max_grad_norm=1e-12)
+    assert held["ratio_deviation"] < free["ratio_deviation"] / 10
