@@ -74,6 +74,14 @@ class Client:
         """Asks for the end of a job and returns it."""
         return self._json("POST", f"/v1/jobs/{job_id}/cancel")
 
+    def pause(self, job_id: str) -> JSON:
+        """Asks a job to commit a checkpoint and free its worker, and returns it."""
+        return self._json("POST", f"/v1/jobs/{job_id}/pause")
+
+    def resume(self, job_id: str) -> JSON:
+        """Queues a paused job again and returns it."""
+        return self._json("POST", f"/v1/jobs/{job_id}/resume")
+
     def events(self, job_id: str, *, after: int = 0, wait_s: float = 0, limit: int = 200) -> list[JSON]:
         """Returns events with `seq > after`, waiting up to `wait_s` seconds for the first."""
         return list(self.events_page(job_id, after=after, wait_s=wait_s, limit=limit)["data"])

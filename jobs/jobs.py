@@ -1,4 +1,4 @@
-"""The jobs of a project: create, read, list, cancel. Every query is scoped to the project.
+"""The jobs of a project: create, read, list, cancel, pause, resume. Every query is scoped to the project.
 
 Another project's job is not found, as if it did not exist.
 """
@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, undefer
 from jobs import events, lifecycle
 from jobs.errors import NotFound
 from jobs.ids import is_id, new_id
-from jobs.leases import CANCELLED_BY_USER
+from jobs.leases import CANCELLED_BY_USER, PAUSED_BY_USER
 from jobs.pages import Page, cut, decode_cursor
 from jobs.spec import JobSpec, document_of
 from jobs.states import Action, Desired, Status, check_action
@@ -98,6 +98,41 @@ def cancel(session: Session, project_id: str, job_id: str, *, deadline: timedelt
         job.desired_state = Desired.CANCEL.value
         job.deadline_at = func.clock_timestamp() + deadline
         lifecycle.transition(session, job, Status.CANCELLING, phase=job.phase, reason=CANCELLED_BY_USER)
+    session.refresh(job)
+    return job
+
+
+def pause(session: Session, project_id: str, job_id: str, *, deadline: timedelta) -> Job:
+    """Pauses a job that nobody runs at once, or asks its worker to commit and let go, with a deadline for the reaper.
+
+    Raises:
+        NotFound: the project has no such job.
+        InvalidState: the job has ended, is paused, or is on its way there.
+    """
+    job = get(session, project_id, job_id, lock=True, with_spec=True)
+    check_action(job.status, Action.PAUSE)
+    if job.status == Status.QUEUED:
+        lifecycle.transition(session, job, Status.PAUSED, phase=job.phase, reason=PAUSED_BY_USER)
+    else:
+        job.desired_state = Desired.PAUSE.value
+        job.deadline_at = func.clock_timestamp() + deadline
+        lifecycle.transition(session, job, Status.PAUSING, phase=job.phase, reason=PAUSED_BY_USER)
+    session.refresh(job)
+    return job
+
+
+def resume(session: Session, project_id: str, job_id: str) -> Job:
+    """Puts a paused job back into the queue, at its old place; it goes on from its last checkpoint, on any worker.
+
+    Raises:
+        NotFound: the project has no such job.
+        InvalidState: the job is not paused.
+    """
+    job = get(session, project_id, job_id, lock=True, with_spec=True)
+    check_action(job.status, Action.RESUME)
+    job.not_before = None  # Its owner asks for it now, whatever it waited for before.
+    job.attempts_without_progress = 0
+    lifecycle.transition(session, job, Status.QUEUED, phase="waiting_capacity")
     session.refresh(job)
     return job
 

@@ -34,6 +34,8 @@ class Action(StrEnum):
     """What a user may ask of a job."""
 
     CANCEL = "cancel"
+    PAUSE = "pause"
+    RESUME = "resume"
 
 
 class Desired(StrEnum):
@@ -76,6 +78,8 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
 
 _ACTIONS: dict[Action, frozenset[Status]] = {
     Action.CANCEL: frozenset({Status.QUEUED, Status.RUNNING, Status.PAUSING, Status.PAUSED}),
+    Action.PAUSE: frozenset({Status.QUEUED, Status.RUNNING}),
+    Action.RESUME: frozenset({Status.PAUSED}),
 }
 
 

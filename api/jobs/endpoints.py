@@ -1,4 +1,4 @@
-"""POST and GET /v1/jobs, GET /v1/jobs/{job_id}, POST …/cancel."""
+"""POST and GET /v1/jobs, GET /v1/jobs/{job_id}, POST …/cancel, …/pause, …/resume."""
 
 from __future__ import annotations
 
@@ -72,3 +72,42 @@ def cancel_job(
     deadline = timedelta(seconds=services.settings.cancel_deadline_seconds)
     answer = service.cancel(session, caller.project_id, job_id, idempotency_key, deadline=deadline)
     return JSONResponse(answer.body, 200, answer.headers)
+
+
+@router.post(
+    "/{job_id}/pause",
+    operation_id="pauseJob",
+    response_model=JobBody,
+    responses={200: {"headers": REPLAYED_HEADER}, **problems(401, 404, 409, 422)},
+)
+def pause_job(
+    caller: TheCaller,
+    services: TheServices,
+    session: TheSession,
+    job_id: str,
+    _query: Annotated[NoQuery, Query()],
+    idempotency_key: IdempotencyKeyHeader = None,
+) -> JSONResponse:
+    """Pauses a queued job at once; a running one becomes `pausing`, commits a checkpoint and frees its worker."""
+    deadline = timedelta(seconds=services.settings.cancel_deadline_seconds)
+    answer = service.pause(session, caller.project_id, job_id, idempotency_key, deadline=deadline)
+    return JSONResponse(answer.body, 200, answer.headers)
+
+
+@router.post(
+    "/{job_id}/resume",
+    operation_id="resumeJob",
+    response_model=JobBody,
+    responses={200: {"headers": REPLAYED_HEADER}, **problems(401, 404, 409, 422)},
+)
+def resume_job(
+    caller: TheCaller,
+    services: TheServices,
+    session: TheSession,
+    job_id: str,
+    _query: Annotated[NoQuery, Query()],
+    idempotency_key: IdempotencyKeyHeader = None,
+) -> JSONResponse:
+    """Queues a paused job again; it goes on from its last checkpoint."""
+    answer = service.resume(session, caller.project_id, job_id, idempotency_key)
+    return JSONResponse(answer.body, 200, answer.headers, background=BackgroundTask(services.hints.send))

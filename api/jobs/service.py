@@ -55,6 +55,24 @@ def cancel(session: Session, project_id: str, job_id: str, key: str | None, *, d
     return idempotency.once(session, project_id, key, f"POST /v1/jobs/{job_id}/cancel", 200, effect)
 
 
+def pause(session: Session, project_id: str, job_id: str, key: str | None, *, deadline: timedelta) -> Answer:
+    """Pauses a job, or asks its worker to; or returns the answer to the same request before."""
+
+    def effect() -> Document:
+        return _body(session, jobs.pause(session, project_id, job_id, deadline=deadline)).model_dump(mode="json")
+
+    return idempotency.once(session, project_id, key, f"POST /v1/jobs/{job_id}/pause", 200, effect)
+
+
+def resume(session: Session, project_id: str, job_id: str, key: str | None) -> Answer:
+    """Queues a paused job again, or returns the answer to the same request before."""
+
+    def effect() -> Document:
+        return _body(session, jobs.resume(session, project_id, job_id)).model_dump(mode="json")
+
+    return idempotency.once(session, project_id, key, f"POST /v1/jobs/{job_id}/resume", 200, effect)
+
+
 def _body(session: Session, job: Job) -> JobBody:
     place = workers.queue_places(session, [job]).get(job.id)
     return body_of(job, place, [artifact_body(artifact) for artifact in artifacts.all_of(session, job.id)])

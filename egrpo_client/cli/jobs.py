@@ -29,7 +29,7 @@ JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id: job_…",
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to the application."""
-    for command in (submit, show, watch, logs, download, cancel, models, rewards):
+    for command in (submit, show, watch, logs, download, cancel, pause, resume, models, rewards):
         app.command()(command)
     app.command("list")(list_jobs)
 
@@ -126,11 +126,19 @@ def download(
 def cancel(job_id: JobId, as_json: AsJSON = False) -> None:
     """Cancel a job; its last checkpoint is kept."""
     with Client.from_environment() as client:
-        job = client.cancel(job_id)
-    if as_json:
-        print_json(job)
-    else:
-        console.print(f"{job['id']} {job['status']}", markup=False)
+        _print_status(client.cancel(job_id), as_json=as_json)
+
+
+def pause(job_id: JobId, as_json: AsJSON = False) -> None:
+    """Pause a job: it commits a checkpoint and frees its worker."""
+    with Client.from_environment() as client:
+        _print_status(client.pause(job_id), as_json=as_json)
+
+
+def resume(job_id: JobId, as_json: AsJSON = False) -> None:
+    """Queue a paused job again; it goes on from its last checkpoint."""
+    with Client.from_environment() as client:
+        _print_status(client.resume(job_id), as_json=as_json)
 
 
 def models(as_json: AsJSON = False) -> None:
@@ -185,6 +193,13 @@ def _require_success(job: JSON) -> JSON:
     if job["status"] in FINAL_STATUSES - {"succeeded"}:
         raise JobEndedError(summary_line(job))
     return job
+
+
+def _print_status(job: JSON, *, as_json: bool) -> None:
+    if as_json:
+        print_json(job)
+    else:
+        console.print(f"{job['id']} {job['status']}", markup=False)
 
 
 def _row(job: JSON) -> tuple[Any, ...]:

@@ -28,7 +28,7 @@ def test_create_answers_with_the_whole_job(bench: Bench) -> None:
     assert response.headers["location"] == f"/v1/jobs/{job['id']}"
     assert job["id"].startswith("job_")
     assert (job["status"], job["phase"], job["status_reason"]) == ("queued", "waiting_capacity", None)
-    assert (job["attempt"], job["version"], job["allowed_actions"]) == (0, 1, ["cancel"])
+    assert (job["attempt"], job["version"], job["allowed_actions"]) == (0, 1, ["cancel", "pause"])
     assert job["progress"] == {"step": 0, "total_steps": 120, "steps_per_second": None, "eta_seconds": None}
     assert job["queue"]["position"] == 1
     assert job["queue"]["reason"]["code"] == "no_worker"
@@ -283,3 +283,29 @@ def test_hint_reaches_the_broker_after_the_commit(bench: Bench) -> None:
     hint = json.loads(message)
     assert hint["headers"]["task"] == "worker.run_next"
     assert job["id"] not in message.decode()
+
+
+def test_a_queued_job_is_paused_at_once_and_goes_back_to_its_place(bench: Bench) -> None:
+    first, second = bench.submit(), bench.submit()
+    paused = bench.post(f"/v1/jobs/{first['id']}/pause").json()
+    assert (paused["status"], paused["status_reason"]["code"], paused["queue"]) == ("paused", "paused_by_user", None)
+    assert paused["allowed_actions"] == ["cancel", "resume"]
+    assert bench.get(f"/v1/jobs/{second['id']}").json()["queue"]["position"] == 1
+    body = assert_problem(bench.post(f"/v1/jobs/{first['id']}/pause"), 409, "invalid_state")
+    assert (body["current_status"], body["allowed_actions"]) == ("paused", ["cancel", "resume"])
+    resumed = bench.post(f"/v1/jobs/{first['id']}/resume").json()
+    assert (resumed["status"], resumed["status_reason"], resumed["queue"]["position"]) == ("queued", None, 1)
+    assert_problem(bench.post(f"/v1/jobs/{first['id']}/resume"), 409, "invalid_state")
+    assert bench.claim().job_id == first["id"]
+
+
+def test_pause_asks_the_worker_of_a_running_job(bench: Bench) -> None:
+    job = bench.submit()
+    claim = bench.claim()
+    pausing = bench.post(f"/v1/jobs/{job['id']}/pause", Idempotency_Key="p1")
+    assert (pausing.json()["status"], pausing.json()["allowed_actions"]) == ("pausing", ["cancel"])
+    assert bench.post(f"/v1/jobs/{job['id']}/pause", Idempotency_Key="p1").json() == pausing.json()
+    with bench.transaction() as session:
+        assert leases.renew(session, claim.job_id, claim.epoch, bench_lease()) is Desired.PAUSE
+        assert session.get_one(Job, job["id"]).deadline_at is not None
+    assert bench.post(f"/v1/jobs/{job['id']}/cancel").json()["status"] == "cancelling"

@@ -23,6 +23,17 @@ def cancel(bench: Bench, job_id: str) -> None:
         jobs.cancel(session, job.project_id, job_id, deadline=bench.settings.lease * 10)
 
 
+def pause(bench: Bench, job_id: str, *, deadline_leases: int = 10) -> None:
+    with transaction(bench.sessions) as session:
+        project_id = session.get_one(Job, job_id).project_id
+        jobs.pause(session, project_id, job_id, deadline=bench.settings.lease * deadline_leases)
+
+
+def resume(bench: Bench, job_id: str) -> None:
+    with transaction(bench.sessions) as session:
+        jobs.resume(session, session.get_one(Job, job_id).project_id, job_id)
+
+
 def start_and_reach(bench: Bench, job_id: str, step: int, **changes: float) -> tuple[Runner, threading.Thread]:
     runner = bench.runner(**changes)
     thread = bench.in_background(runner)
@@ -136,3 +147,43 @@ def test_the_reaper_of_another_worker_recovers_and_finishes_the_job(bench: Bench
     assert second.resumed_from_step == bench.checkpoints(job_id)[0].step or second.resumed_from_step
     assert bench.adapter(job_id) == b"x=465"
     assert not alive(bench.trainers()[0]["pid"])
+
+
+def test_a_pause_frees_the_worker_and_another_worker_ends_the_job_as_if_it_had_not_been(bench: Bench) -> None:
+    bench.script(**LONG | {"steps": 60, "step_seconds": 0.01})
+    unbroken = bench.submit()
+    bench.run()
+    paused = bench.submit()
+    _, thread = start_and_reach(bench, paused, 3)
+    pause(bench, paused)
+    thread.join()
+    job = bench.job(paused)
+    assert (job.status, job.lease_owner, job.desired_state, job.deadline_at) == ("paused", None, "run", None)
+    assert job.status_reason is not None
+    assert job.status_reason["code"] == "paused_by_user"
+    assert bench.committed(paused)[-1] == job.progress["step"]
+    other = bench.submit()
+    bench.run()
+    assert (bench.job(other).status, bench.job(paused).status) == ("succeeded", "paused")
+    resume(bench, paused)
+    bench.run(name="another")
+    assert bench.statuses(paused) == ["queued", "running", "pausing", "paused", "queued", "running", "succeeded"]
+    assert bench.attempts(paused)[1].resumed_from_step == job.progress["step"]
+    assert bench.adapter(paused) == bench.adapter(unbroken)
+
+
+def test_a_pause_that_its_worker_does_not_live_to_bring_about_is_forced(bench: Bench) -> None:
+    bench.script(**LONG, obeys_sigterm=False)
+    job_id = bench.submit()
+    _, thread = start_and_reach(bench, job_id, 3, stop_grace_seconds=60)
+    pause(bench, job_id, deadline_leases=0)
+    reaper = bench.runner(name="reaper")
+
+    def reaped() -> bool:  # A row that the worker has just locked is left for the next round.
+        reaper._reap_once()
+        return bench.job(job_id).status == "paused"
+
+    wait_for(reaped)
+    thread.join(timeout=30)
+    assert not thread.is_alive(), "a lease that is gone ends the trainer"
+    assert bench.job(job_id).status == "paused"
