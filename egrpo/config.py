@@ -1,8 +1,8 @@
 """The training spec: one frozen pydantic tree. Free of torch, so that the service can check a job before it runs.
 
 What a user writes in YAML or posts as JSON is `TrainSpec`. Everything but `base_model`, `prompts` and `reward` has a
-default that works. `parse_spec` turns all errors of a document into one `ConfigError`; `spec_issues` gives them one by
-one, with JSON pointers.
+default that works. `parse_spec` turns all errors of a document into one `ConfigError`; `egrpo.spec_issues` gives them
+one by one, with JSON pointers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import json
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -30,13 +29,12 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from egrpo import catalogue
 from egrpo.errors import ConfigError
 from egrpo.export.comfyui_keys import refused_format
-from egrpo.methods import METHODS, EGRPOMethod, Method, MethodSpec
+from egrpo.methods import EGRPOMethod, Method, MethodSpec
+from egrpo.spec_issues import spec_issues
 from egrpo.spec_model import LIST_OR_SCALAR, OBJECT_OR_SCALAR, SpecModel
 from egrpo.tiny.captions import parse_caption
 
 Prompt = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
-
-
 ModuleName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Surrogate = Literal["ppo_clip", "grpo_guard", "flow_dppo"]
 
@@ -432,80 +430,6 @@ def _check_images_per_prompt(evaluation: EvaluationSpec, reward: RewardSpec | No
         raise ValidationError.from_exception_data(
             "evaluation", [{"type": kind, "loc": ("images_per_prompt",), "input": 1}]
         )
-
-
-@dataclass(frozen=True)
-class SpecIssue:
-    """One thing wrong with a spec: where (JSON pointer), what, the value, and what would be allowed."""
-
-    pointer: str
-    code: str
-    detail: str
-    value: Any
-    allowed: Any = None
-
-    def __str__(self) -> str:
-        allowed = "" if self.allowed is None else f"; allowed: {self.allowed}"
-        value = "" if self.code == "missing" else f" (got {_short(self.value)})"
-        return f"{self.pointer}: {self.detail}{value}{allowed}"
-
-
-_LIMITS = {
-    "ge": ">=", "gt": ">", "le": "<=", "lt": "<", "multiple_of": "a multiple of", "max_length": "length at most",
-    "min_length": "length at least", "pattern": "", "expected": "", "allowed": "",
-}  # fmt: skip
-
-
-def spec_issues(error: ValidationError) -> list[SpecIssue]:
-    """Returns every problem that pydantic found, each with a JSON pointer and what is allowed."""
-    return [_issue(item) for item in error_items(error)]
-
-
-def error_items(error: ValidationError) -> list[dict[str, Any]]:
-    """Returns pydantic's errors, those of unions by `type` told as errors of that field.
-
-    Pydantic names the chosen member of such a union in the location: it becomes "#member", which is no part of a
-    JSON pointer.
-    """
-    # A default that follows another field has nothing to say when that field, or one beside it, is wrong.
-    found = [item for item in error.errors(include_url=False) if item["type"] != "default_factory_not_called"]
-    return [_without_tags(dict(item)) for item in found]
-
-
-def _without_tags(item: dict[str, Any]) -> dict[str, Any]:
-    location, context = list(item["loc"]), item.get("ctx", {})
-    for index, part in enumerate(location[1:], start=1):
-        of_reward = part in catalogue.REWARDS and isinstance(location[index - 1], int)
-        of_method = part in METHODS and location[index - 1] == "method"
-        if of_reward or of_method:
-            location[index] = f"#{part}"
-    item["loc"] = tuple(location)
-    if item["type"] == "union_tag_not_found":
-        return item | {"type": "missing", "loc": (*location, "type"), "msg": "Field required"}
-    if item["type"] == "union_tag_invalid":
-        expected = context["expected_tags"]
-        given = item["input"]["type"] if isinstance(item["input"], Mapping) else item["input"]
-        return item | {
-            "type": "literal_error",
-            "loc": (*location, "type"),
-            "msg": f"Input should be {expected}",
-            "input": given,
-            "ctx": {"expected": expected},
-        }
-    return item
-
-
-def _issue(item: Mapping[str, Any]) -> SpecIssue:
-    location = [str(part) for part in item["loc"] if not str(part).startswith("#")]
-    pointer = "/" + "/".join(part.replace("~", "~0").replace("/", "~1") for part in location)
-    context = item.get("ctx", {})
-    allowed = [f"{word} {context[key]}".strip() for key, word in _LIMITS.items() if key in context]
-    return SpecIssue(pointer, item["type"], item["msg"], item["input"], ", ".join(allowed) or None)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def parse_spec(document: Any) -> TrainSpec:

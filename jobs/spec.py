@@ -13,7 +13,8 @@ from pydantic import Field, StringConstraints, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
 from egrpo import catalogue
-from egrpo.config import HubModel, SpecIssue, TrainSpec, error_items, spec_issues
+from egrpo.config import HubModel, TrainSpec
+from egrpo.spec_issues import SpecIssue, error_items, spec_issues
 from egrpo.spec_model import SpecModel
 from jobs import plans
 from jobs.errors import FieldError, InvalidRequest

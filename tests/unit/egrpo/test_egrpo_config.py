@@ -13,8 +13,9 @@ import pytest
 from pydantic import ValidationError
 
 from egrpo.catalogue import MODELS
-from egrpo.config import TrainSpec, parse_spec, spec_issues
+from egrpo.config import TrainSpec, parse_spec
 from egrpo.errors import ConfigError, DispersionError, EGRPOError, NonFiniteError, StopRequested
+from egrpo.spec_issues import spec_issues
 from egrpo.tiny.captions import all_captions
 
 MINIMAL: dict[str, Any] = {
