@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from api import openapi, problems
 from api.artifacts.endpoints import router as artifacts
+from api.attempts.endpoints import router as attempts
 from api.checkpoints.endpoints import router as checkpoints
 from api.events.endpoints import router as events
 from api.health.endpoints import router as health
@@ -45,7 +46,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.services = services
-    for router in (jobs, events, metrics, samples, checkpoints, artifacts, models, rewards, health):
+    for router in (jobs, attempts, events, metrics, samples, checkpoints, artifacts, models, rewards, health):
         app.include_router(router)
     problems.install(app)
     openapi.install(app, (JobSpec,))

@@ -121,6 +121,10 @@ class Client:
         """Yields checkpoints of both kinds, with the sha256 of each file."""
         return self._listed(f"/v1/jobs/{job_id}/checkpoints", None, {})
 
+    def attempts(self, job_id: str) -> Iterator[JSON]:
+        """Yields the attempts of a job, the first one first."""
+        return self._listed(f"/v1/jobs/{job_id}/attempts", None, {})
+
     def models(self) -> list[JSON]:
         """Returns the base models that a job may name."""
         return list(self._listed("/v1/models", None, {}))

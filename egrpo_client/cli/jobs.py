@@ -29,7 +29,7 @@ JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id: job_…",
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to the application."""
-    for command in (submit, show, watch, logs, download, cancel, pause, resume, models, rewards):
+    for command in (submit, show, watch, logs, download, cancel, pause, resume, attempts, models, rewards):
         app.command()(command)
     app.command("list")(list_jobs)
 
@@ -139,6 +139,27 @@ def resume(job_id: JobId, as_json: AsJSON = False) -> None:
     """Queue a paused job again; it goes on from its last checkpoint."""
     with Client.from_environment() as client:
         _print_status(client.resume(job_id), as_json=as_json)
+
+
+def attempts(job_id: JobId, as_json: AsJSON = False) -> None:
+    """List a job's attempts: which worker, from which step, and how each ended."""
+    with Client.from_environment() as client:
+        entries = list(client.attempts(job_id))
+    if as_json:
+        print_json(entries)
+        return
+    rows = [
+        (
+            e["number"],
+            e["worker"],
+            e["resumed_from_step"],
+            e["last_step"],
+            e["outcome"],
+            (e["reason"] or {}).get("code"),
+        )
+        for e in entries
+    ]
+    print_table(("ATTEMPT", "WORKER", "FROM STEP", "LAST STEP", "OUTCOME", "REASON"), rows)
 
 
 def models(as_json: AsJSON = False) -> None:

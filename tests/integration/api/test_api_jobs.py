@@ -309,3 +309,21 @@ def test_pause_asks_the_worker_of_a_running_job(bench: Bench) -> None:
         assert leases.renew(session, claim.job_id, claim.epoch, bench_lease()) is Desired.PAUSE
         assert session.get_one(Job, job["id"]).deadline_at is not None
     assert bench.post(f"/v1/jobs/{job['id']}/cancel").json()["status"] == "cancelling"
+
+
+def test_attempts_say_who_ran_the_job_and_how_that_ended(bench: Bench) -> None:
+    job = bench.submit()["id"]
+    assert bench.get(f"/v1/jobs/{job}/attempts").json() == {"data": [], "has_more": False, "next_cursor": None}
+    lost = leases.StatusReason(code="preempted", message="shut down", retryable=True, actor="system")
+    for _ in range(2):
+        claim = bench.claim()
+        with bench.transaction() as session:
+            leases.note_resumed(session, claim, 7)
+            leases.end_preempted(session, leases.guard(session, job, claim.epoch), lost, exit_code=75)
+    bench.claim()
+    first = bench.get(f"/v1/jobs/{job}/attempts", limit=1).json()
+    rest = bench.get(f"/v1/jobs/{job}/attempts", cursor=first["next_cursor"]).json()
+    shown = [(row["number"], row["outcome"], row["exit_code"]) for row in first["data"] + rest["data"]]
+    assert shown == [(1, "queued", 75), (2, "queued", 75), (3, None, None)]
+    assert (first["data"][0]["resumed_from_step"], first["data"][0]["reason"]) == (7, lost)
+    assert (first["data"][0]["worker"], rest["data"][1]["finished_at"]) == ("worker-1", None)
