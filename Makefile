@@ -61,8 +61,9 @@ images: $(STAMP)
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker/compose.yaml
 
-bench: $(STAMP)  ## The example job with three seeds, and what the service takes from its trainer: tables.
+bench: $(STAMP)  ## Tables: the example job with three seeds, all methods on it, what the service takes from its trainer.
 	$(BIN)/python bench/quickstart.py --seeds $(SEEDS)
+	$(BIN)/python bench/methods.py
 	$(BIN)/python bench/service_cpu.py
 	$(BIN)/python bench/service_overhead.py
 
