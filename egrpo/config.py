@@ -136,6 +136,9 @@ class TrainingSpec(SpecModel):
     `lr_step_rules` goes with `piecewise_constant` ("1:100,0.1:200,0.01": times 1 for 100 steps, 0.1 up to step 200,
     0.01 after), `lr_cycles` with `cosine_with_restarts`, `lr_power` with `polynomial`.
 
+    `sharding`: with `fsdp2` and several processes each holds its share of the weights, gradients and moments of a full
+    fine-tune (`egrpo.sharding`); it never changes the result.
+
     `advantage_std_floor`: a group's deviations are divided by max(std, floor), so that groups which hardly differ do
     not have their noise amplified. An optimizer step learns from `images_per_update` images; given in place of
     `prompts_per_update`, it must be a multiple of the images that the method draws for a prompt. A rollout has
@@ -159,6 +162,7 @@ class TrainingSpec(SpecModel):
     images_per_update: int | None = Field(default=None, ge=2, le=1_000_000)
     mode: Literal["lora", "full"] = "lora"
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    sharding: Literal["none", "fsdp2"] = "none"
     learning_rate: float = Field(default_factory=_default_learning_rate, gt=0, le=1)
     warmup_steps: int = Field(default=0, ge=0)
     lr_step_rules: Annotated[str, StringConstraints(pattern=_STEP_RULES, max_length=1000)] | None = None
@@ -212,6 +216,17 @@ class TrainingSpec(SpecModel):
             )
         if value == "polynomial" and given.get("warmup_steps", 0) >= given.get("steps", math.inf):
             raise PydanticCustomError("warmup_steps", "lr_schedule 'polynomial' needs warmup_steps below steps")
+        return value
+
+    @field_validator("sharding")
+    @classmethod
+    def _only_a_full_fine_tune_is_sharded(cls, value: str, info: ValidationInfo) -> str:
+        if value == "fsdp2" and info.data.get("mode") == "lora":
+            raise PydanticCustomError("unexpected", "sharding 'fsdp2' goes with mode 'full'; allowed: 'none'")
+        if value == "fsdp2" and info.data.get("optimizer") == "adamw_8bit":
+            raise PydanticCustomError(
+                "unexpected", "sharding 'fsdp2' goes with optimizer 'adamw', not 'adamw_8bit'; allowed: 'none'"
+            )
         return value
 
     @field_validator("lora")

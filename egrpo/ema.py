@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from egrpo.sharding import own_share
+
 
 class EMA:
     """Averages named parameters: average = decay * average + (1 - decay) * parameter after every optimizer step.
@@ -30,20 +32,25 @@ class EMA:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Puts the averages in the parameters' place inside the block."""
-        trained = [parameter.data for _, parameter in self._parameters]
+        self._exchange()
         try:
-            for name, parameter in self._parameters:
-                parameter.data = self._averages[name]
             yield
         finally:
-            for (_, parameter), data in zip(self._parameters, trained, strict=True):
-                parameter.data = data
+            self._exchange()
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        """Swaps contents: FSDP2 gathers from the storage that it made, and sees no other."""
+        for name, parameter in self._parameters:
+            trained = parameter.detach().clone()
+            parameter.copy_(self._averages[name])
+            self._averages[name].copy_(trained)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Returns the averages by name, on the CPU."""
-        return {name: average.cpu() for name, average in self._averages.items()}
+        """Returns the averages by name, sharded where the parameters are."""
+        return dict(self._averages)
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Restores the averages."""
         for name, average in self._averages.items():
-            average.copy_(tensors[name])
+            average.copy_(own_share(tensors[name], average))

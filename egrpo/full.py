@@ -5,7 +5,7 @@ The base is gone once the first update is made: what needs it again reads it fro
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from egrpo.models.adapter import ModelAdapter
+from egrpo.sharding import is_sharded, own_class, own_share, whole_tensors
 
 
 def train_transformer(model: ModelAdapter) -> list[tuple[str, nn.Parameter]]:
@@ -24,25 +25,42 @@ def train_transformer(model: ModelAdapter) -> list[tuple[str, nn.Parameter]]:
     return parameters
 
 
+@torch.no_grad()
+def _put(transformer: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    for name, parameter in transformer.named_parameters():
+        parameter.copy_(own_share(tensors[name], parameter))
+
+
 @contextmanager
 def reloaded_base(transformer: Any, source: str, revision: str | None) -> Iterator[None]:
     """Puts the base's weights in place inside the block; holds a second copy of the transformer in memory."""
-    base = type(transformer).from_pretrained(
+    base = own_class(transformer).from_pretrained(
         source, subfolder="transformer", revision=revision, dtype=torch.float32, use_safetensors=True
     )
-    of_base = dict(base.named_parameters())
-    trained = {name: parameter.data for name, parameter in transformer.named_parameters()}
+    trained = {name: parameter.detach().clone() for name, parameter in transformer.named_parameters()}
     try:
-        for name, parameter in transformer.named_parameters():
-            parameter.data = of_base[name].data.to(parameter.device)
+        _put(transformer, dict(base.named_parameters()))
         yield
     finally:
-        for name, parameter in transformer.named_parameters():
-            parameter.data = trained[name]
+        with torch.no_grad():
+            for name, parameter in transformer.named_parameters():
+                parameter.copy_(trained[name])
 
 
-def export_transformer(model: ModelAdapter, folder: Path) -> list[str]:
-    """Writes the transformer as diffusers keeps it: the folder takes the place of `transformer/` in a pipeline."""
-    model.transformer.save_pretrained(folder, safe_serialization=True)
+def export_transformer(model: ModelAdapter, folder: Path, *, writes: bool = True) -> list[str]:
+    """Writes the transformer as diffusers keeps it: the folder takes the place of `transformer/` in a pipeline.
+
+    Where it is sharded all processes must call this, and one `writes`; the others return no names.
+    """
+    transformer = model.transformer
+    if is_sharded(transformer):
+        tensors = whole_tensors(transformer.state_dict().items(), keep=writes)
+        if writes:
+            with torch.device("meta"):
+                transformer = own_class(transformer).from_config(transformer.config)
+            transformer.load_state_dict(tensors, assign=True)
+    if not writes:
+        return []
+    transformer.save_pretrained(folder, safe_serialization=True)
     # A resumed run finds its model card beside them.
     return sorted(path.name for path in folder.iterdir() if path.name.startswith(("config", "diffusion_pytorch_model")))

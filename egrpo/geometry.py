@@ -16,6 +16,7 @@ from egrpo.memory import MemoryEstimate, Shapes, Workload, estimate
 from egrpo.model_sizes import sizes_of_modules, text_encoder_shapes
 from egrpo.models.adapter import ModelAdapter
 from egrpo.policy import Policy
+from egrpo.sharding import own_size
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def expected_memory(
         encode_batch=model.encode_batch_size,
         num_prompts=num_prompts,
         images_per_update=geometry.rows,
-        trained=sum(parameter.numel() for _, parameter in policy.parameters),
+        trained=sum(own_size(parameter) for _, parameter in policy.parameters),
         adapted=own if trains_base else list(layers),
         trains_base=trains_base,
         has_average=spec.training.ema_decay is not None,

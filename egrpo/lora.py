@@ -16,7 +16,7 @@ import torch
 from peft import LoraConfig
 from peft.tuners.lora import Conv2d as LoRAConv2d
 from peft.tuners.lora import Linear as LoRALinear
-from torch import Tensor, nn
+from torch import nn
 
 from egrpo.config import LoRASpec
 from egrpo.errors import ConfigError
@@ -71,11 +71,6 @@ def _is_linear(module: nn.Module) -> bool:
     if isinstance(module, nn.Conv2d):
         return module.kernel_size == (1, 1) and module.groups == 1
     return isinstance(module, nn.Linear)
-
-
-def trained_tensors(parameters: list[tuple[str, nn.Parameter]]) -> dict[str, Tensor]:
-    """Returns the trained tensors by name, detached, on the CPU."""
-    return {name: parameter.detach().cpu().contiguous() for name, parameter in parameters}
 
 
 @contextmanager

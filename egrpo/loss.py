@@ -120,7 +120,10 @@ class _Rows:
 
 
 class PolicyLoss:
-    """Accumulates the gradient of the objective over a rollout; `scale` is applied to the loss before a backward."""
+    """Accumulates the gradient of the objective over a rollout; `scale` is applied to the loss before a backward.
+
+    `runs_all`: also what has no gradient is run, so that the number of forwards does not depend on the rewards.
+    """
 
     def __init__(
         self,
@@ -128,11 +131,14 @@ class PolicyLoss:
         sampler: Sampler,
         objective: Objective,
         scale: Callable[[Tensor], Tensor] = lambda loss: loss,
+        *,
+        runs_all: bool = False,
     ) -> None:
         self._model = model
         self._sampler = sampler
         self._objective = objective
         self._scale = scale
+        self._runs_all = runs_all or objective.kl_weight > 0
 
     def accumulate(
         self,
@@ -144,7 +150,8 @@ class PolicyLoss:
     ) -> LossStats:
         """Adds the gradient of the mean over transitions and the given prompts (None: all), and fills in `old`.
 
-        Groups whose rewards are all equal have no gradient, so they are not even run unless the KL term needs them.
+        Groups whose rewards are all equal have no gradient, so they are not even run unless the KL term or
+        `runs_all` needs them.
 
         Raises:
             NonFiniteError: the loss of a transition is not finite.
@@ -155,7 +162,7 @@ class PolicyLoss:
         sums, evaluations = np.zeros(4), 0
         for index, transition in enumerate(rollout.transitions):
             is_flat_P = advantages.is_flat_AP[transition.group]
-            kept = [p for p in chosen if self._objective.kl_weight > 0 or not is_flat_P[p]]
+            kept = [p for p in chosen if self._runs_all or not is_flat_P[p]]
             for rows in self._micro_batches(index, transition, kept):
                 self._sampler.check_stop()
                 sums += self._accumulate_rows(rollout.plan, rows, values_APG[transition.group], embeds, old, num_cells)

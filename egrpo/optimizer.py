@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from egrpo.config import TrainingSpec
 from egrpo.errors import ConfigError
+from egrpo.sharding import own_share
 
 Named = Sequence[tuple[str, nn.Parameter]]
 
@@ -81,11 +82,11 @@ def learning_rates(spec: TrainingSpec) -> Callable[[int], float]:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, parameters: Named) -> dict[str, Tensor]:
-    """Returns the state of every parameter as `name:key`, on the CPU; a Python integer becomes an int64 scalar."""
+    """Returns the state of every parameter as `name:key`, sharded where it is; a Python integer becomes int64."""
     tensors = {}
     for name, parameter in parameters:
         for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{name}:{key}"] = value.detach().cpu() if isinstance(value, Tensor) else torch.tensor(value)
+            tensors[f"{name}:{key}"] = value.detach() if isinstance(value, Tensor) else torch.tensor(value)
     return tensors
 
 
@@ -104,5 +105,6 @@ def load_optimizer(optimizer: torch.optim.Optimizer, parameters: Named, tensors:
         if key == "step":
             value: Any = tensor if tensor.is_floating_point() else int(tensor)
         else:
-            value = tensor.to(by_name[name].device)
+            # Moments have the parameter's shape; bitsandbytes keeps others, of parameters that are not sharded.
+            value = own_share(tensor.to(by_name[name].device), by_name[name])
         optimizer.state[by_name[name]][key] = value

@@ -8,7 +8,7 @@ adapter, and rollout and update see the same weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -22,7 +22,7 @@ from egrpo.config import TrainSpec
 from egrpo.ema import EMA
 from egrpo.errors import CheckpointError, NonFiniteError
 from egrpo.full import reloaded_base, train_transformer
-from egrpo.lora import add_adapter, base_weights, folded_weights, trained_tensors
+from egrpo.lora import add_adapter, base_weights, folded_weights
 from egrpo.loss import LossStats, Objective, PolicyLoss
 from egrpo.models import resolve
 from egrpo.models.adapter import ModelAdapter, PromptEmbeds
@@ -31,6 +31,7 @@ from egrpo.precision import LossScale, choose_precision
 from egrpo.processes import Processes
 from egrpo.rollout import Sampler
 from egrpo.schedule import MergePlan
+from egrpo.sharding import own_share, shard_transformer, whole, whole_tensors
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Policy:
         processes: Processes | None = None,
     ) -> None:
         training = spec.training
+        self._processes = processes or Processes()
         self.model = model
         self._spec = training
         self._base = resolve(spec.base_model)[1:]
@@ -68,6 +70,8 @@ class Policy:
         if training.lora is not None:
             self.parameters = add_adapter(model, training.lora, default_targets, training.seed)
         else:
+            if self.is_sharded:
+                shard_transformer(model.transformer, self._processes)
             self.parameters = train_transformer(model)
         self.is_checkpointing_gradients = _set_gradient_checkpointing(model, training.gradient_checkpointing)
         self._optimizer = make_optimizer(self.parameters, training)
@@ -76,11 +80,17 @@ class Policy:
         size = training.micro_batch_size or model.micro_batch_size
         self.sampler = Sampler(model, spec.method.guidance_scale, size, check_stop)
         self._scale = LossScale(self.precision, model.device)
-        self._processes = processes or Processes()
-        # Flat groups are left out of the update, so processes do not look for a stop equally often in it.
-        looks = self._processes.count == 1
+        # Flat groups are left out of the update, so processes do not look for a stop equally often in it. Where weights
+        # are sharded they must run equally often, and nothing is left out.
+        looks = self._processes.count == 1 or self.is_sharded
         sampler = self.sampler if looks else replace(self.sampler, check_stop=_never)
-        self._loss = PolicyLoss(model, sampler, Objective.of(training, plan), self._scale.scale)
+        objective = Objective.of(training, plan)
+        self._loss = PolicyLoss(model, sampler, objective, self._scale.scale, runs_all=self.is_sharded)
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether every process holds only its share of the trained weights."""
+        return self._spec.sharding == "fsdp2" and self._processes.count > 1
 
     def update(self, batch: Batch, embeds: PromptEmbeds, step: int) -> UpdateStats:
         """Makes the next optimizer step on a batch, on its next minibatch of prompts; `embeds` has its prompts.
@@ -102,7 +112,7 @@ class Policy:
         parameters = [parameter for _, parameter in self.parameters]
         self._average_gradients(parameters)
         self._scale.unscale(self._optimizer)
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self._spec.max_grad_norm))
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, self._spec.max_grad_norm)))
         if not math.isfinite(norm) and not self._scale.is_enabled:
             raise NonFiniteError(f"the gradient norm of optimizer step {step + 1} is {norm}")
         is_made = self._scale.step(self._optimizer)
@@ -112,8 +122,11 @@ class Policy:
         return UpdateStats(stats, norm, rate, not is_made, stats.network_evaluations + remembered)
 
     def _average_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
-        """Shares are of one size, so the mean over processes of their means is the mean over the batch."""
-        if self._processes.count == 1:
+        """Shares are of one size, so the mean over processes of their means is the mean over the batch.
+
+        Where weights are sharded the backward has averaged already.
+        """
+        if self._processes.count == 1 or self.is_sharded:
             return
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         self._processes.add(*gradients)
@@ -144,14 +157,20 @@ class Policy:
             yield
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """Returns everything that training changes, by file and name."""
-        groups = {
-            self._file: trained_tensors(self.parameters),
+        """Returns everything that training changes, whole, by file and name; nothing in processes that do not write.
+
+        Where weights are sharded every process must call this.
+        """
+        groups: dict[str, Mapping[str, Tensor]] = {
+            self._file: dict(self.parameters),
             "optimizer": optimizer_tensors(self._optimizer, self.parameters),
         }
         if scale := self._scale.tensors():
             groups["loss_scale"] = scale
-        return groups if self._ema is None else {**groups, "ema": self._ema.tensors()}
+        if self._ema is not None:
+            groups["ema"] = self._ema.tensors()
+        keep = self._processes.is_main
+        return {file: whole_tensors(tensors.items(), keep=keep) for file, tensors in groups.items()}
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Restores what `tensors` returned.
@@ -176,7 +195,7 @@ class Policy:
 def _copy(parameters: dict[str, torch.nn.Parameter], tensors: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(tensors[name])
+            parameter.copy_(own_share(tensors[name], parameter))
 
 
 def _never() -> None:

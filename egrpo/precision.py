@@ -42,8 +42,11 @@ def choose_precision(setting: str, device: torch.device) -> Precision:
 
 
 def autocast_forward(module: Any, dtype: torch.dtype, device: torch.device) -> None:
-    """Makes a module with float32 weights compute in `dtype`; nothing outside its forward is touched."""
-    module.forward = torch.autocast(device.type, dtype)(module.forward)
+    """Makes a module with float32 weights compute in `dtype`; nothing outside its forward is touched.
+
+    No cast of a weight is kept for a second use: there is none, and all of them would be a second model in memory.
+    """
+    module.forward = torch.autocast(device.type, dtype, cache_enabled=False)(module.forward)
 
 
 class LossScale:

@@ -48,6 +48,7 @@ from egrpo.rewards import FloatArray
 from egrpo.schedule import MergePlan
 from egrpo.scoring import WeightedReward, load_rewards
 from egrpo.selfcheck import check_first_rollout
+from egrpo.sharding import own_class, own_size
 from egrpo.state import CurvePoint, Draws, History, RecordedEvaluation, history_from_json, history_to_json
 from egrpo.trackers import Trackers, check_trackers
 
@@ -208,15 +209,19 @@ class Run:
 
     def commit(self) -> None:
         """Commits the last finished optimizer step, unless it is on disk already."""
-        if self._committed_step == self.step or not self.processes.is_main:
+        if self._committed_step == self.step:
             return
         self.events.phase("checkpointing")
+        trained = self.policy.tensors()
+        if not self.processes.is_main:
+            self._committed_step = self.step
+            return
         state, tensors = self._snapshot
         root = self.output / CHECKPOINTS
         committed = checkpoint.commit(
             root,
             self.step,
-            tensors={**self.policy.tensors(), **tensors},
+            tensors={**trained, **tensors},
             state={**state, "history": history_to_json(self._history_now())},
             spec_digest=self.spec.digest(),
             eval_reward=self.history.reward_at(self.step),
@@ -252,26 +257,32 @@ class Run:
 
     def finish(self) -> Path:
         """Exports the adapter and writes the report; returns the report's path."""
-        if self.processes.is_main:
+        self.commit()
+        self.events.phase("exporting")
+        if self.policy.is_sharded:
+            # Nobody can export or draw without the others.
+            names, before, after = self._export(), self._sample_images(0), self._sample_images(self.step)
+            if self.processes.is_main:
+                self._write_results(names, before, after)
+        elif self.processes.is_main:
             with self._check_stop.alone():
-                self._write_results()
+                self._write_results(self._export(), self._sample_images(0), self._sample_images(self.step))
         self.processes.wait()
         return self.output / report.REPORT
 
-    def _write_results(self) -> None:
-        self.commit()
-        self.events.phase("exporting")
+    def _export(self) -> list[str]:
+        folder = self.output / ADAPTER
         with self.policy.deployed_weights():
-            folder = self.output / ADAPTER
             if self.spec.training.lora is None:
-                names = export_transformer(self.model, folder)
-            else:
-                names = export_adapter(self.model, folder, self.spec.export.formats, describe(self.spec.base_model))
+                return export_transformer(self.model, folder, writes=self.processes.is_main)
+            return export_adapter(self.model, folder, self.spec.export.formats, describe(self.spec.base_model))
+
+    def _write_results(self, names: list[str], before: Tensor, after: Tensor) -> None:
+        folder = self.output / ADAPTER
         prompts = self.evaluation_set.prompts
         document = report.build_report(self.spec, prompts, self._history_now(), self.model.digest)
         report.write_report(document, self.output)
         captions = [prompts[p] for p in range(len(self.evaluation_set.sample_rows))]
-        before, after = self._sample_images(0), self._sample_images(self.step)
         report.draw_contact_sheet(before, after, captions, min(4, len(captions)), self.output / report.CONTACT_SHEET)
         report.draw_reward_curve(self.history.curve, self._training_curves(), self.output / report.REWARD_CURVE)
         names += self._write_card(document, after, names)
@@ -295,7 +306,7 @@ class Run:
             base=describe(self.spec.base_model),
             family=model.family,
             pipeline=model.pipeline_class.__name__,
-            transformer=type(model.transformer).__name__,
+            transformer=own_class(model.transformer).__name__,
             height=model.height,
             width=model.width,
             max_sequence_length=model.max_sequence_length,
@@ -353,7 +364,11 @@ class Run:
     def _sample_images(self, step: int) -> Tensor:
         """The kept images of the first or last step; drawn again where a resumed run does not have the files."""
         paths = [self._sample_path(step, index) for index in range(len(self.evaluation_set.sample_rows))]
-        if all(path.exists() for path in paths):
+        are_there = all(path.exists() for path in paths)
+        if self.policy.is_sharded:
+            # Drawing takes all processes, so one of them decides for all.
+            are_there = self.processes.each(are_there)[0]
+        if are_there:
             pixels = np.stack([np.asarray(Image.open(path)) for path in paths]).astype(np.float32) / 255
             return torch.from_numpy(pixels).permute(0, 3, 1, 2)
         with self.policy.base_weights() if step == 0 else self.policy.deployed_weights():
@@ -412,6 +427,10 @@ class Run:
             f"{'with' if self.policy.is_checkpointing_gradients else 'without'} gradient checkpointing, "
             f"merged steps {steps}"
         )
+        if training.sharding == "fsdp2":
+            own = sum(own_size(parameter) for _, parameter in self.policy.parameters)
+            count = f"{self.processes.count} processes, of which" if self.policy.is_sharded else "one process, and"
+            self.events.log(f"sharding fsdp2: {count} this one holds {own} trained parameters")
         precision = self.policy.precision
         self.events.log(f"the network computes in {precision.name}: {precision.reason}")
         evaluated = self.evaluation_set

@@ -76,10 +76,11 @@ def check_first_rollout(
     Raises:
         SelfCheckError: something is wrong; the message says what to change.
     """
+    # First what runs the transformer: sharded weights need every process for it, and the scores are each one's own.
+    replay = measure_replay(policy, rollout, embeds)
     check_scores(rewards, scores)
     check_groups(advantages, advantages.values_APG.shape[-1])
     check_images(policy.model.decode(rollout.final_latents()[:_MAX_PROMPTS]))
-    replay = measure_replay(policy, rollout, embeds)
     check_replay(replay)
     return (
         f"self-check passed: replayed ratio is 1 within {replay.ratio_deviation:.1e} (allowed "

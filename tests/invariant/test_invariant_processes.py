@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -120,6 +122,67 @@ def test_a_stop_of_one_stops_both_and_one_process_goes_on(random_flux: Path, alo
     assert codes == [75, 75], printed
     train(parse_spec(document(random_flux)), run, resume=True)
     assert_same_training(run, alone)
+
+
+def sharded_document(model: Path) -> dict[str, Any]:
+    """A full fine-tune. JPEGs of this quality have few sizes: a group is flat, and one process has it (step 5)."""
+    spec = document(model)
+    spec["reward"] = {"components": [{"type": "incompressibility", "quality": 1}]}
+    spec["training"] |= {"mode": "full", "lora": None, "sharding": "fsdp2", "steps": 5}
+    return spec
+
+
+def cut_after(run: Path, step: int) -> None:
+    for path in (run / "checkpoints").iterdir():
+        if int(path.name.removeprefix("step-")) > step:
+            shutil.rmtree(path)
+
+
+def assert_same_weights(run: Path, alone: Path, step: int) -> None:
+    for name in ("transformer", "ema"):
+        expected, found = state(alone, step, name), state(run, step, name)
+        assert found.keys() == expected.keys()
+        for key, tensor in found.items():
+            torch.testing.assert_close(tensor, expected[key], rtol=1e-2, atol=1e-5)
+
+
+def test_two_processes_with_sharded_weights_train_what_one_trains(random_flux: Path, tmp_path: Path) -> None:
+    """They go on from a checkpoint of one process, and one process goes on from theirs."""
+    spec, alone, run = sharded_document(random_flux), tmp_path / "alone", tmp_path / "two"
+    train(parse_spec(spec), alone)
+    shutil.copytree(alone, run)
+    shutil.rmtree(run / "adapter")
+    cut_after(run, 2)
+    # The pictures of the base are drawn again, so the base is loaded into the shares.
+    shutil.rmtree(run / "samples" / "step-000000")
+    codes, printed = ends(start_two(spec, run, "--resume", "--events-fd", "1"))
+    assert codes == [0, 0], printed
+
+    size = sum(tensor.numel() for tensor in state(alone, 5, "transformer").values())
+    own = re.search(r"2 processes, of which this one holds (\d+) trained", printed)
+    assert own, printed
+    assert size / 2 <= int(own[1]) < 0.55 * size
+    moved = [float((a - b).abs().max()) for a, b in pairs(state(alone, 5, "transformer"), state(run, 2, "transformer"))]
+    assert max(moved) > 1e-3
+    assert_same_weights(run, alone, 5)
+    # Files are those of one process: nothing but the numbers says how many there were.
+    for name in ("optimizer", "transformer"):
+        one, two = state(alone, 5, name), state(run, 5, name)
+        assert {key: (t.shape, t.dtype) for key, t in one.items()} == {
+            key: (t.shape, t.dtype) for key, t in two.items()
+        }
+    exported = load_file(run / "adapter" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(a, b) for a, b in pairs(exported, state(run, 5, "ema")))
+    assert (run / "adapter" / "config.json").read_text() == (alone / "adapter" / "config.json").read_text()
+
+    cut_after(run, 3)
+    train(parse_spec(spec), run, resume=True)
+    assert_same_weights(run, alone, 5)
+
+
+def pairs(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    assert one.keys() == two.keys()
+    return [(tensor, two[name]) for name, tensor in one.items()]
 
 
 def test_prompts_that_cannot_be_shared_are_refused() -> None:

@@ -58,6 +58,11 @@ def test_learning_rates_with_numbers_of_their_own() -> None:
     [
         ({"mode": "full", "lora": {"rank": 4}}, "/lora: mode 'full' trains the transformer itself"),
         ({"mode": "full", "kl_weight": 0.1}, "/kl_weight: the KL term compares with the base model"),
+        ({"sharding": "fsdp2"}, "/sharding: sharding 'fsdp2' goes with mode 'full'; allowed: 'none'"),
+        (
+            {"mode": "full", "optimizer": "adamw_8bit", "sharding": "fsdp2"},
+            "/sharding: .* not 'adamw_8bit'; allowed: 'none'",
+        ),
         ({"lora": None}, "/lora: mode 'lora' needs the section lora"),
         ({"lr_step_rules": "1:2,0.5"}, "/lr_schedule: .* need each other"),
         ({"lr_schedule": "piecewise_constant"}, "/lr_schedule: .* need each other"),
