@@ -70,6 +70,11 @@ def train(options: argparse.Namespace) -> int:
         events.error(error)
         traceback.print_exc()
         return EGRPOError.exit_code
+    finally:
+        if "torch" in sys.modules:
+            from egrpo.processes import Processes
+
+            Processes.leave()
 
 
 def _summary(path: Path) -> str:

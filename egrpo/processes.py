@@ -54,6 +54,12 @@ class Processes:
         state = PartialState(cpu=not torch.cuda.is_available())
         return cls(state.process_index, state.num_processes, state.device)
 
+    @staticmethod
+    def leave() -> None:
+        """Ends this process's part of the group, whose threads must not outlive the interpreter."""
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
+
     @property
     def is_main(self) -> bool:
         """Whether this process writes events, checkpoints and results."""

@@ -180,6 +180,20 @@ def test_two_processes_with_sharded_weights_train_what_one_trains(random_flux: P
     assert_same_weights(run, alone, 5)
 
 
+def test_a_stop_of_one_stops_both_where_weights_are_sharded(random_flux: Path, tmp_path: Path) -> None:
+    """Both end with 75: a process whose group lives on when the interpreter ends aborts instead."""
+    spec, run = sharded_document(random_flux), tmp_path / "run"
+    spec["training"]["steps"] = spec["evaluation"]["every_steps"] = spec["checkpoint"]["every_steps"] = 10_000
+    pair = start_two(spec, run)
+    until = time.monotonic() + 90
+    while not (run / "metrics.ndjson").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    pair[1].send_signal(signal.SIGTERM)
+    codes, printed = ends(pair)
+    assert codes == [75, 75], printed
+    assert len(list((run / "checkpoints").glob("step-*"))) == 1
+
+
 def pairs(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor]]:
     assert one.keys() == two.keys()
     return [(tensor, two[name]) for name, tensor in one.items()]
