@@ -4,9 +4,10 @@
 
 Runs a local stack, trains the example job with the real trainer, and watches it on a terminal as a user does. In one
 half of every pair all processes of api, worker, servers and client are stopped (SIGSTOP), in the other they run, after
-a while in which they catch up with what they missed; the trainer never notices but by its speed. Two runs after each other differ by more than what is looked for, two
-halves of a minute hardly do. A step's time is divided by its network evaluations, since steps draw active steps of
-different cost. What the halted half cannot show is the memory that the service holds.
+a while in which they catch up with what they missed; the trainer never notices but by its speed. Two runs after each
+other differ by more than what is looked for, two halves of a minute hardly do. A step's time is divided by its network
+evaluations, since steps draw active steps of different cost. What the halted half cannot show is the memory that the
+service holds.
 """
 
 import argparse
