@@ -96,7 +96,8 @@ def halted(roots: list[int]) -> Iterator[None]:
     processes = [process for root in roots for process in below(psutil.Process(root))]
     try:
         for process in processes:
-            process.send_signal(signal.SIGSTOP)
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGSTOP)
         yield
     finally:
         for process in processes:
