@@ -12,6 +12,9 @@ from egrpo.errors import ConfigError
 
 Family = Literal["flux", "flux2", "lumina2", "qwen_image", "sana", "sd3", "z_image"]
 
+# Of a model that says nothing else.
+DEFAULT_LORA_TARGETS = "attention"
+
 
 class ModelEntry(BaseModel):
     """A base model that jobs may name.
@@ -48,7 +51,7 @@ class ModelEntry(BaseModel):
     guidance: Literal["embedded", "classifier_free", "none"]
     guidance_scale: float
     eval_steps: int
-    default_lora_targets: str = "attention"
+    default_lora_targets: str = DEFAULT_LORA_TARGETS
     licence: str
     description: str
 

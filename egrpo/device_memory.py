@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from egrpo.errors import MemoryLimitError
-from egrpo.memory import MemoryEstimate
+from egrpo.memory import CPU_HEAP, MemoryEstimate
 
 if TYPE_CHECKING:
     import torch
@@ -26,10 +26,6 @@ _REMEDIES = {
     "update": "a smaller training.micro_batch_size, training.gradient_checkpointing, training.precision 'bfloat16', "
     "a lower training.lora.rank, or a smaller height and width",
 }
-
-# The trainer tells glibc to keep freed blocks (egrpo/__main__.py), which is faster and leaves gaps: measured growth was
-# 1.5 to 1.75 times what is alive.
-_CPU_HEAP = 1.6
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ def check_memory(expected: MemoryEstimate, device: torch.device) -> str:
         MemoryLimitError: it will need more; the message says which phase decides and what to change.
     """
     now = device_memory(device)
-    growth = expected.growth_bytes * (_CPU_HEAP if device.type == "cpu" else 1)
+    growth = expected.growth_bytes * (CPU_HEAP if device.type == "cpu" else 1)
     peak = now.held_bytes + int(growth)
     held = f"{_gib(now.held_bytes)} held"
     line = f"memory: about {_gib(peak)} at the peak ({held}), in the phase {expected.largest_phase}"

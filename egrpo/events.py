@@ -60,18 +60,23 @@ class EventWriter:
         step: int,
         path: str,
         prompt: str,
+        prompt_index: int,
         seed: int,
         rewards: Mapping[str, float],
         passed: bool,
         kind: str = "evaluation",
     ) -> None:
-        """Publishes one evaluation image; its kind is `evaluation` (the fixed grid), `best` or `worst`."""
+        """Publishes one evaluation image; its kind is `evaluation` (the fixed grid), `best` or `worst`.
+
+        `prompt_index` counts the evaluation's prompts: the same one is the same prompt at every step.
+        """
         self._emit(
             "sample",
             step=step,
             kind=kind,
             path=path,
             prompt=prompt,
+            prompt_index=prompt_index,
             seed=seed,
             rewards=dict(rewards),
             passed=passed,

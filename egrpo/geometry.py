@@ -1,22 +1,51 @@
 """How many images an update means, and how the network meets them: the numbers that people get wrong.
 
-One line of the log says them at the start; the memory estimate starts from them.
+One line of the log says them at the start; the memory estimate starts from them. Free of torch, so that they are known
+before anything is loaded, and by the same rules.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
-
-from huggingface_hub import snapshot_download
+from typing import Literal
 
 from egrpo.config import TrainSpec
-from egrpo.lora import adapted_layers, can_fold
-from egrpo.memory import MemoryEstimate, Shapes, Workload, estimate
-from egrpo.model_sizes import sizes_of_modules, text_encoder_shapes
-from egrpo.models.adapter import ModelAdapter
-from egrpo.policy import Policy
-from egrpo.sharding import own_size
+from egrpo.memory import FLOAT32, Workload
+
+# Numbers in one activation of a forward, tokens times width. On CPU more than this no longer fits the caches and is
+# slower (measured with tiny-flux-shapes: 30 to 200 images are alike); on a GPU it is 7 FLUX.1 images of 512 pixels.
+_CPU_BATCH_VOLUME = 2**19
+_CUDA_BATCH_VOLUME = 2**25
+# Pixels decoded at once; measured likewise.
+_CPU_DECODE_PIXELS = 2**17
+_CUDA_DECODE_PIXELS = 2**21
+# Above this the activations of a forward are computed twice rather than kept, unless the spec says otherwise.
+_LARGE_MODEL_PARAMETERS = 10**9
+# Folding holds a second copy of the adapted weights: not worth it where they are large, and never in bfloat16, where a
+# small update is lost when it is added to a weight.
+_FOLD_LIMIT_BYTES = 2**31
+
+
+def micro_batch_size(hidden_width: int, num_tokens: int, *, on_gpu: bool) -> int:
+    """Returns how many images of that many tokens pass a network of that width at once, unless the spec says it."""
+    volume = _CUDA_BATCH_VOLUME if on_gpu else _CPU_BATCH_VOLUME
+    return max(1, volume // (hidden_width * num_tokens))
+
+
+def decode_batch_size(pixels: int, *, on_gpu: bool) -> int:
+    """Returns how many images of that many pixels are decoded at once."""
+    return max(1, (_CUDA_DECODE_PIXELS if on_gpu else _CPU_DECODE_PIXELS) // pixels)
+
+
+def checkpoints_gradients(setting: Literal["auto", True, False], parameters: int) -> bool:
+    """Returns whether a transformer of that many parameters computes its activations again in the backward pass."""
+    return parameters > _LARGE_MODEL_PARAMETERS if setting == "auto" else setting
+
+
+def folds_adapter(parameters: int, weight_bytes: int) -> bool:
+    """Returns whether an adapter on layers of that many parameters is folded for the rollout: exact, and affordable."""
+    return weight_bytes == FLOAT32 and parameters * weight_bytes <= _FOLD_LIMIT_BYTES
 
 
 @dataclass(frozen=True)
@@ -77,47 +106,61 @@ def batch_geometry(spec: TrainSpec, micro_batch: int) -> BatchGeometry:
     )
 
 
-def expected_memory(
-    spec: TrainSpec, model: ModelAdapter, policy: Policy, geometry: BatchGeometry, num_prompts: int
-) -> MemoryEstimate:
-    """Returns the memory estimate of a run whose model is loaded, and whose text encoders are not yet."""
-    transformer = model.transformer
-    layers = adapted_layers(transformer)
-    trains_base = not layers
-    own = [name.removesuffix(".weight") for name, weight in transformer.named_parameters() if weight.requires_grad]
-    passes = model.passes_per_velocity(spec.method.guidance_scale)
-    work = Workload(
-        latent_tokens=model.num_tokens,
-        latent_channels=model.initial_latents([0]).shape[-1],
-        text_tokens=model.max_sequence_length,
-        pixels=model.height * model.width,
+@dataclass(frozen=True)
+class Passage:
+    """One image's way through a model, and how many take it at once.
+
+    Args:
+        latent_tokens: of one image, as the network sees them.
+        latent_channels: numbers of one latent token.
+        text_tokens: of one prompt.
+        pixels: of one image.
+        passes: times that an image passes the network for one velocity: 2 under classifier-free guidance.
+        decode_batch: images decoded at once.
+        encode_batch: prompts encoded at once.
+    """
+
+    latent_tokens: int
+    latent_channels: int
+    text_tokens: int
+    pixels: int
+    passes: int
+    decode_batch: int
+    encode_batch: int
+
+
+def workload(
+    spec: TrainSpec,
+    geometry: BatchGeometry,
+    passage: Passage,
+    *,
+    num_prompts: int,
+    trained: int,
+    adapted: Collection[str],
+    trains_base: bool,
+    folds: bool,
+    checkpoints: bool,
+) -> Workload:
+    """Returns what a run does with a model, for the memory estimate; the arguments are as in `Workload`."""
+    passes = passage.passes
+    return Workload(
+        latent_tokens=passage.latent_tokens,
+        latent_channels=passage.latent_channels,
+        text_tokens=passage.text_tokens,
+        pixels=passage.pixels,
         micro_batch=passes * _largest_batch(geometry.rows, geometry.micro_batch),
         update_batch=passes * min(geometry.micro_batch, geometry.prompts * geometry.forwards_per_prompt),
-        decode_batch=min(model.decode_batch_size, geometry.rows),
-        encode_batch=model.encode_batch_size,
+        decode_batch=min(passage.decode_batch, geometry.rows),
+        encode_batch=passage.encode_batch,
         num_prompts=num_prompts,
         images_per_update=geometry.rows,
-        trained=sum(own_size(parameter) for _, parameter in policy.parameters),
-        adapted=own if trains_base else list(layers),
+        trained=trained,
+        adapted=adapted,
         trains_base=trains_base,
         has_average=spec.training.ema_decay is not None,
-        folds=bool(layers) and can_fold(layers.values()),
-        checkpoints_gradients=transformer.is_gradient_checkpointing,
+        folds=folds,
+        checkpoints_gradients=checkpoints,
     )
-    return estimate(sizes_of_modules(transformer, model.vae, _text_encoders(model)), work)
-
-
-def _text_encoders(model: ModelAdapter) -> list[Shapes]:
-    """The shapes of text encoders on this disk; none where they are still to be downloaded."""
-    if model.source is None:
-        return []
-    source, revision = model.source
-    if Path(source).is_dir():
-        return text_encoder_shapes(Path(source))
-    try:
-        return text_encoder_shapes(Path(snapshot_download(source, revision=revision, local_files_only=True)))
-    except (OSError, ValueError):
-        return []
 
 
 def _largest_batch(rows: int, micro_batch: int) -> int:

@@ -7,7 +7,6 @@ per layer). Folding swaps copies in and puts the original tensors back, so that 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,13 +18,12 @@ from peft.tuners.lora import Linear as LoRALinear
 from torch import nn
 
 from egrpo.config import LoRASpec
-from egrpo.errors import ConfigError
+from egrpo.geometry import folds_adapter
+from egrpo.lora_targets import targeted
+from egrpo.memory import FLOAT32
 from egrpo.models.adapter import ModelAdapter
 
 ADAPTER = "default"
-# Folding holds a second copy of the adapted weights: not worth it where they are large, and never in bfloat16, where a
-# small update is lost when it is added to a weight.
-_FOLD_LIMIT_BYTES = 2**31
 
 
 def add_adapter(model: ModelAdapter, spec: LoRASpec, default_targets: str, seed: int) -> list[tuple[str, nn.Parameter]]:
@@ -53,20 +51,11 @@ def target_modules(transformer: nn.Module, targets: str | Sequence[str], target_
     Raises:
         ConfigError: a name fits no linear layer; the message lists the kinds of layers there are.
     """
-    linear = [name for name, module in transformer.named_modules() if _is_linear(module)]
-    if isinstance(targets, str):
-        return [name for name in linear if re.search(target_sets[targets], name)]
-    chosen = []
-    for target in targets:
-        matches = [name for name in linear if name == target or name.endswith(f".{target}")]
-        if not matches:
-            kinds = sorted({re.sub(r"^.*\.\d+\.(?=[a-z])", "", name) for name in linear})
-            raise ConfigError(f"/training/lora/targets: {target!r} fits no linear layer; allowed: {kinds}")
-        chosen += matches
-    return sorted(set(chosen))
+    linear = [name for name, module in transformer.named_modules() if is_linear(module)]
+    return targeted(linear, targets, target_sets)
 
 
-def _is_linear(module: nn.Module) -> bool:
+def is_linear(module: nn.Module) -> bool:
     """Whether a module is a linear layer, or a convolution that is one at every position."""
     if isinstance(module, nn.Conv2d):
         return module.kernel_size == (1, 1) and module.groups == 1
@@ -111,5 +100,5 @@ def adapted_layers(transformer: nn.Module) -> dict[str, LoRALinear | LoRAConv2d]
 def can_fold(layers: Iterable[LoRALinear | LoRAConv2d]) -> bool:
     """Whether folding the adapter into these layers is exact, and affordable."""
     weights = [layer.get_base_layer().weight for layer in layers]
-    exact = all(weight.dtype == torch.float32 for weight in weights)
-    return exact and sum(weight.numel() * weight.element_size() for weight in weights) <= _FOLD_LIMIT_BYTES
+    are_float32 = all(weight.dtype == torch.float32 for weight in weights)
+    return are_float32 and folds_adapter(sum(weight.numel() for weight in weights), FLOAT32)

@@ -25,7 +25,7 @@ from pydantic_core import PydanticCustomError
 from egrpo import schedule
 from egrpo.errors import DispersionError
 from egrpo.kernels import Kernel
-from egrpo.schedule import GroupPlan, MergePlan
+from egrpo.schedule import GroupPlan, MergedStep, MergePlan
 from egrpo.spec_model import LIST_OR_SCALAR, SpecModel
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class MethodSpec(SpecModel):
 
     type: str
     sampling_steps: int = Field(default=16, ge=2, le=200)
-    shift: float | None = Field(default=None, gt=0, le=100)
+    shift: float | None = Field(default=None, ge=0.01, le=100)
     kernel: Kernel = "flow_sde"
     eta: float = Field(default=0.7, gt=0, le=10)
     group_size: int = Field(default=12, ge=2, le=512)
@@ -100,9 +100,21 @@ class MethodSpec(SpecModel):
             schedule.network_evaluations(
                 plan, groups, self.group_size, shares_noise=self.shares_noise, draws_anchor=self.draws_anchor
             )
-            for groups in self.some_updates(plan).values()
+            for groups in self.extremes(plan)
         ]
         return min(counts), max(counts)
+
+    def trained_latents(self, plan: MergePlan) -> tuple[int, int]:
+        """Returns the fewest and the most latents of a prompt that one pass over a rollout runs with gradients."""
+        counts = [
+            schedule.trained_latents(groups, self.group_size, shares_noise=self.shares_noise)
+            for groups in self.extremes(plan)
+        ]
+        return min(counts), max(counts)
+
+    def extremes(self, plan: MergePlan) -> list[tuple[GroupPlan, ...]]:
+        """Returns the groups of updates among which are the cheapest and the dearest. Nothing is drawn at random."""
+        return [(GroupPlan(plan.steps, plan.steps),)]
 
     def groups(self, plan: MergePlan, rng: np.random.Generator, step: int) -> tuple[GroupPlan, ...]:
         """Returns what the groups of the update after `step` optimizer steps do."""
@@ -195,6 +207,15 @@ class BranchingMethod(LimitedMethod):
         if count is not None and count < len(steps):
             chosen = rng.choice(len(steps), size=count, replace=False)
             steps = tuple(steps[index] for index in sorted(chosen.tolist()))
+        return self._groups_of(steps)
+
+    def extremes(self, plan: MergePlan) -> list[tuple[GroupPlan, ...]]:
+        """Those that leave the anchor first, whose tails are the longest, and those that leave it last."""
+        count = self.active_steps_per_update or len(plan.steps)
+        by_end = sorted(plan.steps, key=lambda step: step.end)
+        return [self._groups_of(by_end[:count]), self._groups_of(by_end[-count:])]
+
+    def _groups_of(self, steps: Sequence[MergedStep]) -> tuple[GroupPlan, ...]:
         return tuple(GroupPlan((merged,), (merged,), self.tail_strides) for merged in steps)
 
     @property
@@ -284,9 +305,17 @@ class DanceGRPOMethod(LimitedMethod):
 
     def groups(self, plan: MergePlan, rng: np.random.Generator, step: int) -> tuple[GroupPlan, ...]:
         """One group of whole trajectories."""
-        count = max(1, round(self.trained_fraction * len(plan.steps)))
-        chosen = sorted(rng.choice(len(plan.steps), size=count, replace=False).tolist())
+        chosen = sorted(rng.choice(len(plan.steps), size=self._num_trained(plan), replace=False).tolist())
         return (GroupPlan(plan.steps, tuple(plan.steps[index] for index in chosen)),)
+
+    def trained_latents(self, plan: MergePlan) -> tuple[int, int]:
+        """The first step, which all members share, is among the trained ones or is not."""
+        count, size = self._num_trained(plan), self.group_size
+        with_the_first = 1 + (count - 1) * size
+        return with_the_first, with_the_first if count == len(plan.steps) else count * size
+
+    def _num_trained(self, plan: MergePlan) -> int:
+        return max(1, round(self.trained_fraction * len(plan.steps)))
 
 
 class FlowGRPOMethod(LimitedMethod):
@@ -318,6 +347,13 @@ class WindowMethod(LimitedMethod):
             raise PydanticCustomError("window_size", f"the schedule has {longest} steps that can be stochastic")
         return value
 
+    def extremes(self, plan: MergePlan) -> list[tuple[GroupPlan, ...]]:
+        """The window at every place where it can be."""
+        return [self._window(plan, start) for start in self._places(plan)]
+
+    def _places(self, plan: MergePlan) -> range:
+        raise NotImplementedError
+
     def _window(self, plan: MergePlan, start: int) -> tuple[GroupPlan, ...]:
         steps = plan.steps[start : start + self.window_size]
         return (GroupPlan(steps, steps),)
@@ -335,8 +371,10 @@ class FlowGRPOFastMethod(WindowMethod):
 
     def groups(self, plan: MergePlan, rng: np.random.Generator, step: int) -> tuple[GroupPlan, ...]:
         """One group with a window at a random place."""
-        reachable = max(1, round(self.window_range * self.sampling_steps) - self.window_size + 1)
-        return self._window(plan, int(rng.integers(reachable)))
+        return self._window(plan, int(rng.integers(len(self._places(plan)))))
+
+    def _places(self, plan: MergePlan) -> range:
+        return range(max(1, round(self.window_range * self.sampling_steps) - self.window_size + 1))
 
 
 class MixGRPOMethod(WindowMethod):
@@ -353,8 +391,11 @@ class MixGRPOMethod(WindowMethod):
 
     def groups(self, plan: MergePlan, rng: np.random.Generator, step: int) -> tuple[GroupPlan, ...]:
         """One group with the window where it is at this update."""
-        places = range(0, len(plan.steps) - self.window_size + 1, self.window_stride)
+        places = self._places(plan)
         return self._window(plan, places[(step // self.updates_per_window) % len(places)])
+
+    def _places(self, plan: MergePlan) -> range:
+        return range(0, len(plan.steps) - self.window_size + 1, self.window_stride)
 
     @property
     def updates_alike(self) -> int:

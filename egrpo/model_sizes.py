@@ -31,8 +31,8 @@ def sizes_of_modules(transformer: Any, autoencoder: Any, text_encoders: Sequence
         weight_bytes=element,
         autoencoder_bytes=sum(weight.numel() * weight.element_size() for weight in autoencoder.parameters()),
         text_bytes=sum(map(_count, text_encoders)) * element,
-        decoder_channels=_decoder_channels(decoder),
-        text_width=_text_width(text_encoders),
+        decoder_channels=decoder_channels(decoder),
+        text_width=text_width(text_encoders),
     )
 
 
@@ -48,8 +48,8 @@ def sizes_of_folder(folder: Path, weight_bytes: int) -> ModelSizes:
         weight_bytes=weight_bytes,
         autoencoder_bytes=_count(autoencoder) * weight_bytes,
         text_bytes=sum(map(_count, texts)) * weight_bytes,
-        decoder_channels=_decoder_channels(autoencoder),
-        text_width=_text_width(texts),
+        decoder_channels=decoder_channels(autoencoder),
+        text_width=text_width(texts),
     )
 
 
@@ -73,14 +73,14 @@ def _count(shapes: Shapes) -> int:
     return sum(prod(shape) for shape in shapes.values())
 
 
-def _decoder_channels(autoencoder: Shapes) -> int:
+def decoder_channels(autoencoder: Shapes) -> int:
     """Channels into the decoder's last convolution; where none has that name, the widest convolution's."""
     last = [shape[1] for name, shape in autoencoder.items() if name.endswith("decoder.conv_out.weight")]
     convolutions = (shape[1] for shape in autoencoder.values() if len(shape) >= 4)
     return last[0] if last else max(convolutions, default=0)
 
 
-def _text_width(encoders: Iterable[Shapes]) -> int:
+def text_width(encoders: Iterable[Shapes]) -> int:
     """Width of the widest token embedding, which every text encoder has."""
     widths = (
         shape[1]

@@ -22,6 +22,7 @@ from egrpo.config import TrainSpec
 from egrpo.ema import EMA
 from egrpo.errors import CheckpointError, NonFiniteError
 from egrpo.full import reloaded_base, train_transformer
+from egrpo.geometry import checkpoints_gradients
 from egrpo.lora import add_adapter, base_weights, folded_weights
 from egrpo.loss import LossStats, Objective, PolicyLoss
 from egrpo.models import resolve
@@ -43,10 +44,6 @@ class UpdateStats:
     learning_rate: float
     is_skipped: bool  # gradients overflowed float16, and the parameters are as before
     network_evaluations: int
-
-
-# Above this the activations of a forward are computed twice rather than kept, unless the spec says otherwise.
-_LARGE_MODEL_PARAMETERS = 10**9
 
 
 class Policy:
@@ -204,7 +201,7 @@ def _never() -> None:
 
 def _set_gradient_checkpointing(model: ModelAdapter, setting: Literal["auto", True, False]) -> bool:
     size = sum(parameter.numel() for parameter in model.transformer.parameters())
-    is_on = size > _LARGE_MODEL_PARAMETERS if setting == "auto" else setting
+    is_on = checkpoints_gradients(setting, size)
     if is_on:
         model.transformer.enable_gradient_checkpointing()
     return is_on

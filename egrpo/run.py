@@ -22,6 +22,7 @@ from tqdm import tqdm
 from egrpo import checkpoint, hacking, report
 from egrpo.advantage import Moments
 from egrpo.batch import Batch, joined, share_of
+from egrpo.catalogue import DEFAULT_LORA_TARGETS
 from egrpo.config import TrainSpec
 from egrpo.device_memory import check_memory, peak_bytes
 from egrpo.errors import ConfigError, MemoryLimitError, SelfCheckError, StopRequested
@@ -33,11 +34,12 @@ from egrpo.evaluate import (
     save_png,
 )
 from egrpo.events import METRICS_FILE, EventWriter, Silence, file_entries
+from egrpo.expected_memory import expected_memory
 from egrpo.export import export_adapter
 from egrpo.export.base_model import describe
 from egrpo.export.card import CardFacts, write_card
 from egrpo.full import export_transformer
-from egrpo.geometry import batch_geometry, expected_memory
+from egrpo.geometry import batch_geometry
 from egrpo.models import load_model, resolve
 from egrpo.models.adapter import ModelAdapter, PromptEmbeds
 from egrpo.models.embeds_cache import EmbedsCache
@@ -55,7 +57,6 @@ from egrpo.trackers import Trackers, check_trackers
 CHECKPOINTS, ADAPTER, SAMPLES = "checkpoints", "adapter", "samples"
 # Pictures of the evaluation in the model card.
 _CARD_IMAGES = 4
-_DEFAULT_TARGETS = "attention"
 
 
 class Run:
@@ -132,7 +133,7 @@ class Run:
         model = load_model(spec, device)
         entry = resolve(spec.base_model)[0]
         plan = spec.method.plan(model.sigmas(spec.method.sampling_steps, spec.method.shift))
-        targets = entry.default_lora_targets if entry else _DEFAULT_TARGETS
+        targets = entry.default_lora_targets if entry else DEFAULT_LORA_TARGETS
         agreed_stop = AgreedStop(check_stop, processes)
         policy = Policy(model, spec, plan, targets, agreed_stop, processes)
         events.phase("warming_up")
@@ -347,10 +348,12 @@ class Run:
         if not self.processes.is_main:
             return
         save_png(image_CHW, path)
+        prompt_index = self.evaluation_set.prompt_of_row[row]
         self.events.sample(
             self.step,
             str(path.relative_to(self.output)),
-            self.evaluation_set.prompts[self.evaluation_set.prompt_of_row[row]],
+            self.evaluation_set.prompts[prompt_index],
+            prompt_index,
             self.evaluation_set.seeds_R[row],
             evaluation.scores.of_row(row),
             bool(evaluation.scores.passed_R[row]),

@@ -164,6 +164,16 @@ def network_evaluations(
     return path * (1 if shares_noise else group_size) + group_size * members
 
 
+def trained_latents(groups: Sequence[GroupPlan], group_size: int, *, shares_noise: bool = True) -> int:
+    """Returns the latents per prompt that one pass over a rollout of these groups takes through the network.
+
+    Before their first stochastic step all members of a group are one latent, unless each has noise of its own.
+    """
+    return sum(
+        1 if shares_noise and step == group.steps[0] else group_size for group in groups for step in group.trained
+    )
+
+
 def _member_evaluations(group: GroupPlan, num_steps: int) -> int:
     """Returns how many forward passes a member of a group takes from the end of its first stochastic step to t = 0."""
     between = sum(step.start - before.end + 1 for before, step in itertools.pairwise(group.steps))

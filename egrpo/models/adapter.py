@@ -26,16 +26,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from egrpo.errors import ModelError
+from egrpo.geometry import decode_batch_size, micro_batch_size
 from egrpo.models.embeds_cache import EmbedsCache, embeds_key
 from egrpo.models.loading import load_pipeline
 
-# Numbers in one activation of a forward, tokens times width. On CPU more than this no longer fits the caches and is
-# slower (measured with tiny-flux-shapes: 30 to 200 images are alike); on a GPU it is 7 FLUX.1 images of 512 pixels.
-_CPU_BATCH_VOLUME = 2**19
-_CUDA_BATCH_VOLUME = 2**25
-# Pixels decoded at once; measured likewise.
-_CPU_DECODE_PIXELS = 2**17
-_CUDA_DECODE_PIXELS = 2**21
 _DIGEST_LIMIT_BYTES = 2**30
 _NEGATIVE = "negative_"
 _log = logging.getLogger(__name__)
@@ -169,6 +163,11 @@ class ModelAdapter(ABC):
     def num_tokens(self) -> int:
         """Latent tokens of one image as the network sees them."""
 
+    @property
+    def num_text_tokens(self) -> int:
+        """Text tokens of one prompt as the network sees them, at most."""
+        return self.max_sequence_length
+
     @abstractmethod
     def _encode(self, prompts: list[str]) -> dict[str, Tensor]:
         """Returns the named tensors of a batch of prompts.
@@ -282,14 +281,13 @@ class ModelAdapter(ABC):
     @property
     def micro_batch_size(self) -> int:
         """How many images pass the network at once, from the width of the model and the number of tokens."""
-        volume = _CUDA_BATCH_VOLUME if self.device.type == "cuda" else _CPU_BATCH_VOLUME
-        return max(1, volume // (self.hidden_width * (self.num_tokens + self.max_sequence_length)))
+        num_tokens = self.num_tokens + self.max_sequence_length
+        return micro_batch_size(self.hidden_width, num_tokens, on_gpu=self.device.type == "cuda")
 
     @property
     def decode_batch_size(self) -> int:
         """How many images are decoded at once."""
-        pixels = _CUDA_DECODE_PIXELS if self.device.type == "cuda" else _CPU_DECODE_PIXELS
-        return max(1, pixels // (self.height * self.width))
+        return decode_batch_size(self.height * self.width, on_gpu=self.device.type == "cuda")
 
 
 def _joined(batches: list[Tensor]) -> Tensor:

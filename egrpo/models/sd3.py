@@ -71,6 +71,11 @@ class SD3Adapter(ModelAdapter):
         patch = self._pipeline.patch_size
         return int((self._latent_size[0] // patch) * (self._latent_size[1] // patch))
 
+    @property
+    def num_text_tokens(self) -> int:
+        """Those of the CLIPs, and those of T5 behind them."""
+        return int(self._pipeline.tokenizer_max_length) + self.max_sequence_length
+
     def _encode(self, prompts: list[str]) -> dict[str, Tensor]:
         sequence, pooled = self._encode_as_pipeline(prompts)
         negative_sequence, negative_pooled = self._encode_as_pipeline([""])
