@@ -5,7 +5,7 @@ Writers hold the job by `leases.guard`; readers have found the job in their proj
 
 from __future__ import annotations
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -30,7 +30,10 @@ def put(session: Session, job_id: str, epoch: int, name: str, stored: StoredFile
 
 def all_of(session: Session, job_id: str) -> list[Artifact]:
     """Returns the artifacts by name; there are a handful."""
-    return list(session.scalars(select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.name)))
+    return list(session.scalars(_OF_JOB, {"job_id": job_id}))
+
+
+_OF_JOB = select(Artifact).where(Artifact.job_id == bindparam("job_id")).order_by(Artifact.name)
 
 
 def get(session: Session, job_id: str, name: str) -> Artifact:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from datetime import datetime
 
 # Crockford's alphabet, lower case: no i, l, o, u, and in ASCII order, so that text order is number order.
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -17,10 +18,20 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{_base32(_uuid7())}"
 
 
+def first_id_of(prefix: str, moment: datetime) -> str:
+    """Returns the id below which all those lie that were made before the moment, by their makers' clocks."""
+    return f"{prefix}_{_base32(int(moment.timestamp() * 1000) << 80)}"
+
+
 def is_id(value: str, prefix: str) -> bool:
     """Returns whether the text has the form of an id with that prefix; it need not exist."""
     match = _PATTERN.fullmatch(value)
     return match is not None and match.group(1) == prefix
+
+
+def is_any_id(value: str) -> bool:
+    """Returns whether the text has the form of an id, whatever its prefix."""
+    return _PATTERN.fullmatch(value) is not None
 
 
 def _uuid7() -> int:

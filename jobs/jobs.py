@@ -1,28 +1,36 @@
-"""The jobs of a project: create, read, list, cancel, pause, resume. Every query is scoped to the project.
+"""Jobs: create, read, change, cancel, pause, resume, retry. Every query is scoped to the project.
 
 Another project's job is not found, as if it did not exist.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from datetime import timedelta
+from itertools import product
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, bindparam, func, select
 from sqlalchemy.orm import Session, undefer
 
-from jobs import events, lifecycle
-from jobs.errors import NotFound
+from jobs import datasets, events, lifecycle, limits, quotas, webhooks
+from jobs.errors import NotFound, VersionMismatch
 from jobs.ids import is_id, new_id
 from jobs.leases import CANCELLED_BY_USER, PAUSED_BY_USER
-from jobs.pages import Page, cut, decode_cursor
-from jobs.spec import JobSpec, document_of
+from jobs.queue import PRIORITIES
+from jobs.spec import JobChanges, JobSpec, document_of
 from jobs.states import Action, Desired, Status, check_action
 from jobs.tables import Job
 
 
 def create(session: Session, project_id: str, spec: JobSpec) -> Job:
-    """Queues a new job and returns it; its first event says so."""
+    """Queues a new job and returns it; its first event says so.
+
+    Raises:
+        InvalidRequest: its deadline is over already.
+        QuotaExceeded: the project's storage is used up.
+    """
+    limits.check_deadline(session, spec.limits)
+    quotas.check_storage(session, project_id)
     job = Job(
         id=new_id("job"),
         project_id=project_id,
@@ -31,14 +39,20 @@ def create(session: Session, project_id: str, spec: JobSpec) -> Job:
         spec=document_of(spec),
         spec_digest=spec.train_spec().digest(),
         base_model=spec.base_model_label(),
+        priority=PRIORITIES[spec.priority],
+        num_gpus=spec.resources.gpus,
+        gpu_type=spec.resources.gpu_type,
+        max_gpu_hours=spec.limits.max_gpu_hours,
+        pause_at=spec.limits.deadline_at,
         phase="waiting_capacity",
         progress={"step": 0, "total_steps": spec.training.steps, "steps_per_second": None, "eta_seconds": None},
     )
     session.add(job)
     session.flush()
-    session.refresh(job)  # What the database filled in.
+    datasets.link(session, project_id, job.id, list(spec.references.values()))
     data = {"status": job.status, "phase": job.phase, "status_reason": None, "attempt": 0}
     events.append(session, job.id, "status", data)
+    webhooks.announce(session, project_id, f"job.{job.status}", lifecycle.state_of(job))
     return job
 
 
@@ -48,39 +62,55 @@ def get(session: Session, project_id: str, job_id: str, *, with_spec: bool = Fal
     Raises:
         NotFound: the project has no such job.
     """
-    statement = _of(project_id).where(Job.id == job_id)
-    if with_spec:
-        statement = statement.options(undefer(Job.spec))
-    if lock:
-        statement = statement.with_for_update()
-    job = session.scalar(statement) if is_id(job_id, "job") else None
+    statement = _ONE[with_spec, lock]
+    job = session.scalar(statement, {"project_id": project_id, "job_id": job_id}) if is_id(job_id, "job") else None
     if job is None:
         raise NotFound(f"there is no job {job_id!r}")
     return job
 
 
-def page(
-    session: Session,
-    project_id: str,
-    *,
-    limit: int,
-    cursor: str | None = None,
-    statuses: Collection[str] = (),
-    name: str | None = None,
-) -> Page[Job]:
-    """Returns jobs of the project, newest first.
+def those_of(session: Session, wanted: Collection[tuple[str, str]]) -> dict[tuple[str, str], Job]:
+    """Returns those of the (project, job) that there are, without their specs."""
+    projects, ids = ({pair[part] for pair in wanted} for part in (0, 1))
+    found = session.scalars(select(Job).where(Job.id.in_(ids), Job.project_id.in_(projects)))
+    return {(job.project_id, job.id): job for job in found if (job.project_id, job.id) in wanted}
+
+
+def change(session: Session, project_id: str, job_id: str, changes: JobChanges, *, version: int | None) -> Job:
+    """Gives a job another name, metadata or limits, whatever its status; its spec stays what was submitted.
+
+    A change that changes nothing makes no version and no event.
+
+    Args:
+        session: An open transaction.
+        project_id: The caller's.
+        job_id: The job.
+        changes: Only the fields that were set are changed.
+        version: The one that the caller has seen; None takes any.
 
     Raises:
-        InvalidRequest: the cursor is not one of ours.
+        InvalidRequest: the new deadline is over already.
+        NotFound: the project has no such job.
+        VersionMismatch: the job has another version by now.
     """
-    statement = _of(project_id).order_by(Job.id.desc()).limit(limit + 1)
-    if cursor is not None:
-        statement = statement.where(Job.id < decode_cursor(cursor))
-    if statuses:
-        statement = statement.where(Job.status.in_(statuses))
-    if name is not None:
-        statement = statement.where(Job.name == name)
-    return cut(list(session.scalars(statement)), limit, lambda job: job.id)
+    job = get(session, project_id, job_id, lock=True, with_spec=True)
+    if version not in (None, job.version):
+        raise VersionMismatch(f"the job is at version {job.version}, not {version}", version=job.version)
+    name = changes.name if "name" in changes.model_fields_set else job.name
+    metadata = changes.metadata if "metadata" in changes.model_fields_set else job.metadata_
+    allowed = changes.limits if "limits" in changes.model_fields_set else limits.of(job)
+    if (name, metadata, allowed) != (job.name, job.metadata_, limits.of(job)):
+        if allowed.deadline_at != job.pause_at:
+            limits.check_deadline(session, allowed)
+        job.name, job.metadata_ = name, metadata
+        job.max_gpu_hours, job.pause_at = allowed.max_gpu_hours, allowed.deadline_at
+        job.version += 1
+        job.updated_at = func.now()
+        session.flush()
+        session.refresh(job)
+        data = {"name": name, "metadata": metadata, "limits": allowed.model_dump(mode="json"), "version": job.version}
+        events.append(session, job.id, "changed", data)
+    return job
 
 
 def cancel(session: Session, project_id: str, job_id: str, *, deadline: timedelta) -> Job:
@@ -127,26 +157,44 @@ def resume(session: Session, project_id: str, job_id: str) -> Job:
     Raises:
         NotFound: the project has no such job.
         InvalidState: the job is not paused.
+        LimitReached: its budget or deadline would pause it again.
+        QuotaExceeded: the project's storage is used up.
     """
+    return _queue_again(session, project_id, job_id, Action.RESUME)
+
+
+def retry(session: Session, project_id: str, job_id: str) -> Job:
+    """Puts a job that failed or was cancelled back into the queue, at its old place, with all its attempts before it.
+
+    It goes on from its last checkpoint, on any worker; without one it starts again.
+
+    Raises:
+        NotFound: the project has no such job.
+        InvalidState: the job has not ended, or has succeeded.
+        LimitReached: its budget is used up, or its deadline over.
+        QuotaExceeded: the project's storage is used up.
+    """
+    return _queue_again(session, project_id, job_id, Action.RETRY)
+
+
+def _queue_again(session: Session, project_id: str, job_id: str, action: Action) -> Job:
     job = get(session, project_id, job_id, lock=True, with_spec=True)
-    check_action(job.status, Action.RESUME)
-    job.not_before = None  # Its owner asks for it now, whatever it waited for before.
+    check_action(job.status, action)
+    limits.check_not_reached(session, job)
+    quotas.check_storage(session, project_id)
+    job.not_before = job.avoid_worker = job.avoid_until = None  # Its owner asks now, whatever it waited for before.
     job.attempts_without_progress = 0
     lifecycle.transition(session, job, Status.QUEUED, phase="waiting_capacity")
     session.refresh(job)
     return job
 
 
-def queue_positions(session: Session, jobs: Sequence[Job]) -> Mapping[str, int]:
-    """Returns, for the queued ones of the given jobs, the place in the queue of the whole service, from 1."""
-    ids = [job.id for job in jobs if job.status == Status.QUEUED]
-    if not ids:
-        return {}
-    place = func.row_number().over(order_by=Job.id).label("place")
-    queue = select(Job.id, place).where(Job.status == Status.QUEUED.value).subquery()
-    rows = session.execute(select(queue.c.id, queue.c.place).where(queue.c.id.in_(ids)))
-    return {row.id: row.place for row in rows}
+def _one(*, with_spec: bool, lock: bool) -> Select[Job]:
+    statement = select(Job).where(Job.project_id == bindparam("project_id"), Job.id == bindparam("job_id"))
+    if with_spec:
+        statement = statement.options(undefer(Job.spec))
+    return statement.with_for_update() if lock else statement
 
 
-def _of(project_id: str) -> Select[Job]:
-    return select(Job).where(Job.project_id == project_id)
+# Built once, which takes longer than asking: by with_spec and lock.
+_ONE = {flags: _one(with_spec=flags[0], lock=flags[1]) for flags in product((False, True), repeat=2)}

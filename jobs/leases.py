@@ -11,17 +11,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Select, exists, func, select, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import BindParameter, ColumnElement, bindparam, func, select, update
+from sqlalchemy.orm import Session
 
-from jobs import lifecycle
+from jobs import gpu_time, lifecycle, limits, queue, workers
 from jobs.errors import LeaseLost
 from jobs.ids import new_id
+from jobs.queue import Pool
+from jobs.retries import ELSEWHERE_FOR, MAX_ATTEMPTS_WITHOUT_PROGRESS, Retry, RetryClass, retry_class_of
 from jobs.states import HELD, Desired, Status, StatusReason
 from jobs.tables import Attempt, Checkpoint, Document, Job
 
-MAX_ATTEMPTS_WITHOUT_PROGRESS = 3
-_LONGEST_BACKOFF = timedelta(minutes=5)
+CPU = Pool()
 _REAPER_LOCK = 0x6567_7270_6F01  # "egrpo" and a number: the advisory lock of whoever reaps.
 _REAPED_AT_ONCE = 50
 
@@ -35,46 +36,41 @@ class Claim:
     attempt_id: str
     attempt: int
     epoch: int
+    num_gpus: int
     spec: Document = field(repr=False)
     spec_digest: str
 
 
-@dataclass(frozen=True)
-class Retry:
-    """How soon a job is tried again: `first`, doubled for each attempt that committed no new checkpoint."""
-
-    first: timedelta
-
-    def after(self, attempts_without_progress: int) -> timedelta:
-        """Returns the pause before the next attempt, at most five minutes."""
-        doublings = min(max(attempts_without_progress - 1, 0), 16)
-        return min(self.first * (1 << doublings), _LONGEST_BACKOFF)
-
-
-def claim(session: Session, owner: str, lease: timedelta) -> Claim | None:
-    """Gives the next eligible job to a worker, or returns None.
-
-    Eligible is a queued job whose back-off is over. The project that runs the fewest jobs comes first, then the oldest
-    job. Rows that another worker is claiming are skipped, not waited for.
+def claim(session: Session, owner: str, lease: timedelta, pool: Pool = CPU) -> Claim | None:
+    """Gives the next eligible job to a worker, or returns None. `jobs.queue` says which one that is.
 
     Args:
         session: An open transaction.
         owner: The worker's name.
         lease: How long the job is the worker's without a renewal; it runs from now, heartbeat or not.
+        pool: What GPUs the worker has.
     """
-    job = session.scalar(_next_eligible())
+    job = queue.take_next(session, pool, owner)
     if job is None:
         return None
     job.epoch += 1
     job.attempt += 1
     job.lease_owner = owner
     job.lease_expires_at = _from_now(lease)
-    job.first_heartbeat_at = job.not_before = None
+    job.first_heartbeat_at = job.not_before = job.avoid_worker = job.avoid_until = None
     lifecycle.transition(session, job, Status.RUNNING, phase="loading_model" if job.attempt == 1 else "recovering")
-    attempt = Attempt(id=new_id("att"), job_id=job.id, number=job.attempt, epoch=job.epoch, worker=owner)
+    attempt = Attempt(
+        id=new_id("att"),
+        job_id=job.id,
+        number=job.attempt,
+        epoch=job.epoch,
+        worker=owner,
+        gpu_type=pool.gpu_type,
+        num_gpus=job.num_gpus,
+    )
     session.add(attempt)
     session.flush()
-    return Claim(job.id, job.project_id, attempt.id, job.attempt, job.epoch, job.spec, job.spec_digest)
+    return Claim(job.id, job.project_id, attempt.id, job.attempt, job.epoch, job.num_gpus, job.spec, job.spec_digest)
 
 
 def renew(session: Session, job_id: str, epoch: int, lease: timedelta) -> Desired:
@@ -105,8 +101,8 @@ def guard(session: Session, job_id: str, epoch: int) -> Job:
     Raises:
         LeaseLost: The epoch is over.
     """
-    statement = select(Job).where(Job.id == job_id, *_held(epoch)).with_for_update()
-    job = session.scalar(statement, execution_options={"populate_existing": True})
+    asked = {"job_id": job_id, "held_epoch": epoch}
+    job = session.scalar(_GUARDED, asked, execution_options={"populate_existing": True})
     if job is None:
         raise LeaseLost(f"epoch {epoch} of job {job_id} is over")
     return job
@@ -126,7 +122,7 @@ def end(
     phase: str | None,
     exit_code: int | None = None,
 ) -> None:
-    """Ends the attempt of a locked job: the job takes `status` and loses its lease.
+    """Ends the attempt of a locked job: the job takes `status`, is charged for the GPU time, and loses its lease.
 
     Args:
         session: An open transaction.
@@ -138,44 +134,53 @@ def end(
     """
     outcome = {"outcome": status.value, "reason": dict(reason) if reason else None, "exit_code": exit_code}
     last_step = job.progress.get("step") if job.progress else None
-    session.execute(
+    # A worker that was lost is charged, and shown, until its lease ran out, not until somebody came by to see it.
+    finished_at = func.greatest(Attempt.started_at, func.least(func.clock_timestamp(), job.lease_expires_at))
+    gpu_type, num_gpus, began, ended = session.execute(
         update(Attempt)
         .where(Attempt.job_id == job.id, Attempt.epoch == job.epoch)
-        .values(**outcome, last_step=last_step, finished_at=func.clock_timestamp())
-    )
+        .values(**outcome, last_step=last_step, finished_at=finished_at)
+        .returning(Attempt.gpu_type, Attempt.num_gpus, Attempt.started_at, Attempt.finished_at)
+    ).one()
+    assert ended is not None
+    job.gpu_seconds += gpu_time.add(session, job.project_id, gpu_type, num_gpus, began, ended)
     lifecycle.transition(session, job, status, phase=phase, reason=reason)
 
 
-def end_preempted(session: Session, job: Job, reason: StatusReason, *, exit_code: int | None = None) -> None:
-    """Ends the attempt of a locked job whose worker shuts down: back to the queue at once, and not held against it."""
-    if _progressed(session, job):
-        job.attempts_without_progress = 0
-    end(session, job, Status.QUEUED, reason, phase="waiting_capacity", exit_code=exit_code)
-
-
-def end_for_retry(
+def end_by_reason(
     session: Session, job: Job, reason: StatusReason, retry: Retry, *, exit_code: int | None = None
 ) -> Status:
-    """Ends the attempt of a locked job so that another can follow, or fails the job if that is hopeless.
+    """Ends the attempt of a locked job that did not succeed: its reason's retry class says what follows.
 
-    Hopeless is the third attempt in a row that committed no new checkpoint. Attempts that did are not counted, however
-    many there are: such a job comes to its end.
+    The third attempt in a row without a later checkpoint fails the job. Attempts with one are not counted, however many
+    there are: such a job comes to its end.
 
     Returns:
-        What the job became: queued, failed, or what its owner had asked for.
+        What the job became: queued, failed, paused by a limit of its own, or what its owner had asked for.
     """
     if job.status in _ASKED_FOR:
-        status, asked = _ASKED_FOR[Status(job.status)]
+        status = _ASKED_FOR[Status(job.status)]
         phase = "done" if status is Status.CANCELLED else job.phase
-        end(session, job, status, asked, phase=phase, exit_code=exit_code)
+        # Why it was asked for is what the job says already.
+        end(session, job, status, job.status_reason, phase=phase, exit_code=exit_code)  # type: ignore[arg-type]
         return status
-    job.attempts_without_progress = 0 if _progressed(session, job) else job.attempts_without_progress + 1
-    if job.attempts_without_progress >= MAX_ATTEMPTS_WITHOUT_PROGRESS:
+    retry_class = retry_class_of(reason)
+    if _progressed(session, job):
+        job.attempts_without_progress = 0
+    elif retry_class is not RetryClass.AT_ONCE:
+        job.attempts_without_progress += 1
+    if retry_class is RetryClass.NONE or job.attempts_without_progress >= MAX_ATTEMPTS_WITHOUT_PROGRESS:
         end(session, job, Status.FAILED, reason, phase="done", exit_code=exit_code)
         return Status.FAILED
-    job.not_before = _from_now(retry.after(job.attempts_without_progress))
-    end(session, job, Status.QUEUED, reason, phase="recovering", exit_code=exit_code)
-    return Status.QUEUED
+    pause = retry.after(job.attempts_without_progress)
+    if retry_class is not RetryClass.AT_ONCE:
+        job.not_before = _from_now(pause)
+    if retry_class is RetryClass.ELSEWHERE and workers.is_another(session, job):
+        job.avoid_worker, job.avoid_until = job.lease_owner, _from_now(pause + ELSEWHERE_FOR)
+    phase = "waiting_capacity" if retry_class is RetryClass.AT_ONCE else "recovering"
+    end(session, job, Status.QUEUED, reason, phase=phase, exit_code=exit_code)
+    limits.pause_if_reached(session, job)
+    return Status(job.status)
 
 
 def reap(session: Session, retry: Retry) -> Sequence[tuple[str, Status]]:
@@ -198,29 +203,15 @@ def reap(session: Session, retry: Retry) -> Sequence[tuple[str, Status]]:
         .limit(_REAPED_AT_ONCE)
         .with_for_update(skip_locked=True)
     )
-    return [(job.id, end_for_retry(session, job, _worker_lost(job), retry)) for job in session.scalars(statement)]
+    return [(job.id, end_by_reason(session, job, _worker_lost(job), retry)) for job in session.scalars(statement)]
 
 
-def _next_eligible() -> Select[Job]:
-    other = aliased(Job)
-    running = (
-        select(func.count())
-        .where(other.project_id == Job.project_id, other.status.in_(HELD))
-        .correlate(Job)
-        .scalar_subquery()
-    )
-    due = Job.not_before.is_(None) | (Job.not_before <= func.clock_timestamp())
-    return (
-        select(Job)
-        .where(Job.status == Status.QUEUED.value, due)
-        .order_by(running, Job.id)
-        .limit(1)
-        .with_for_update(of=Job, skip_locked=True)
-    )
-
-
-def _held(epoch: int) -> tuple[ColumnElement[bool], ...]:
+def _held(epoch: int | BindParameter[int]) -> tuple[ColumnElement[bool], ...]:
     return Job.epoch == epoch, Job.status.in_(HELD), Job.lease_expires_at > func.clock_timestamp()
+
+
+# Every transaction of a worker begins with it: it is built once, which takes longer than asking.
+_GUARDED = select(Job).where(Job.id == bindparam("job_id"), *_held(bindparam("held_epoch"))).with_for_update()
 
 
 def _from_now(duration: timedelta) -> ColumnElement[datetime]:
@@ -228,8 +219,11 @@ def _from_now(duration: timedelta) -> ColumnElement[datetime]:
 
 
 def _progressed(session: Session, job: Job) -> bool:
-    committed = exists().where(Checkpoint.job_id == job.id, Checkpoint.epoch == job.epoch, Checkpoint.kind == "state")
-    return bool(session.scalar(select(committed)))
+    """Whether the attempt committed a later checkpoint than all before it; to come as far as they is no progress."""
+    states = select(func.max(Checkpoint.step)).where(Checkpoint.job_id == job.id, Checkpoint.kind == "state")
+    newest = session.scalar(states.where(Checkpoint.epoch == job.epoch))
+    before = session.scalar(states.where(Checkpoint.epoch < job.epoch))
+    return newest is not None and (before is None or newest > before)
 
 
 def _worker_lost(job: Job) -> StatusReason:
@@ -250,8 +244,5 @@ PAUSED_BY_USER: StatusReason = {
     "retryable": True,
     "actor": "user",
 }
-# A job whose owner asked for an end that its worker did not live to bring about gets that end, not another attempt.
-_ASKED_FOR: dict[Status, tuple[Status, StatusReason]] = {
-    Status.CANCELLING: (Status.CANCELLED, CANCELLED_BY_USER),
-    Status.PAUSING: (Status.PAUSED, PAUSED_BY_USER),
-}
+# A job whose end was asked for, and whose worker did not live to bring it about, gets that end, not another attempt.
+_ASKED_FOR: dict[Status, Status] = {Status.CANCELLING: Status.CANCELLED, Status.PAUSING: Status.PAUSED}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from jobs import events
+from jobs import events, webhooks
 from jobs.errors import NotFound
 from jobs.states import HELD, TERMINAL, Desired, Status, StatusReason, check_transition
 from jobs.tables import Document, Job
@@ -29,7 +29,8 @@ def transition(
 ) -> None:
     """Moves a locked job to another status and appends the `status` event.
 
-    A job that no worker holds any more loses its lease here; a terminal one gets its end time.
+    A job that no worker holds any more loses its lease here; a terminal one gets its end time, and one that is
+    tried again has none any more.
 
     Raises:
         InvalidState: the rules do not allow it.
@@ -40,11 +41,22 @@ def transition(
     if status not in HELD:
         job.lease_owner = job.lease_expires_at = job.first_heartbeat_at = job.deadline_at = None
         job.desired_state = Desired.RUN.value
-    if status in TERMINAL:
-        job.finished_at = func.now()
+    job.finished_at = func.now() if status in TERMINAL else None
     if status is Status.RUNNING and job.started_at is None:
         job.started_at = func.now()
     _changed(session, job, phase)
+    webhooks.announce(session, job.project_id, f"job.{job.status}", state_of(job))
+
+
+def state_of(job: Job) -> Document:
+    """Returns what is told outside about where a job stands: little, the rest is asked for by its id."""
+    return {
+        "job_id": job.id,
+        "status": job.status,
+        "status_reason": job.status_reason,
+        "attempt": job.attempt,
+        "version": job.version,
+    }
 
 
 def set_phase(session: Session, job: Job, phase: str) -> None:

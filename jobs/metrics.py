@@ -1,19 +1,84 @@
 """Metrics of a job, keyed by step and name: a replayed step overwrites, an older epoch cannot.
 
-Writers hold the job by `leases.guard`; readers have found the job in their project.
+Writers hold the job by `leases.guard`; readers have found the job in their project. Rows are read in the order of the
+primary key, a page at a time, however many there are.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
 
-from sqlalchemy import ARRAY, Double, Integer, Text, cast, func, literal, or_, select, tuple_
+from sqlalchemy import ARRAY, Double, Integer, Text, bindparam, cast, func, literal, select, text, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from jobs.pages import Page, cut, decode_cursor, invalid_cursor
 from jobs.tables import Metric
+
+_LAST_STEP = 2**31 - 1
+
+# Each name that has more than `max_points` rows is cut into stretches of equally many steps, and of each stretch the
+# row with the lowest and the one with the highest value stay: a curve drawn from them has every spike of the whole one.
+_THINNED = text("""
+    WITH counted AS (
+        SELECT name, count(*) AS num_rows, min(step) AS first, max(step) AS last
+        FROM metrics
+        WHERE job_id = :job_id AND step BETWEEN :first AND :last AND (:every_name OR name = ANY(:names))
+        GROUP BY name
+    ), stretches AS (
+        SELECT name, min(ARRAY[value, step]) AS lowest, max(ARRAY[value, step]) AS highest
+        FROM metrics JOIN counted USING (name)
+        WHERE job_id = :job_id AND step BETWEEN :first AND :last
+          AND counted.num_rows > :max_points AND :num_stretches > 0
+        GROUP BY name, (step - counted.first)::bigint * :num_stretches / (counted.last - counted.first + 1)
+    ), kept AS (
+        SELECT name, lowest[2]::integer AS step FROM stretches
+        UNION SELECT name, highest[2]::integer FROM stretches
+        UNION SELECT name, first FROM counted
+        UNION SELECT name, last FROM counted
+    )
+    SELECT step, name, value, created_at
+    FROM metrics JOIN counted USING (name)
+    WHERE job_id = :job_id AND step BETWEEN :first AND :last AND (step, name) > (:after_step, :after_name)
+      AND (counted.num_rows <= :max_points OR (name, step) IN (SELECT name, step FROM kept))
+    ORDER BY step, name
+    LIMIT :limit
+""").bindparams(bindparam("names", type_=ARRAY(Text)))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which rows to read: of these names, or of all; of these steps; thinned to so many a name, or not at all."""
+
+    names: tuple[str, ...] = ()
+    from_step: int = 0
+    to_step: int = _LAST_STEP
+    max_points: int | None = None
+
+
+class MetricRow(NamedTuple):
+    """One number of one step, as it is read."""
+
+    step: int
+    name: str
+    value: float
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a page begins, and the last step that there was when the first page was read."""
+
+    step: int
+    name: str
+    last: int
+
+    def cursor(self) -> str:
+        return f"{self.last}/{self.step}/{self.name}"
 
 
 def upsert(session: Session, job_id: str, epoch: int, values: Mapping[tuple[int, str], float]) -> None:
@@ -44,51 +109,74 @@ def upsert(session: Session, job_id: str, epoch: int, values: Mapping[tuple[int,
     session.execute(statement)
 
 
-def read(
-    session: Session,
-    job_id: str,
-    *,
-    names: Sequence[str] = (),
-    from_step: int | None = None,
-    to_step: int | None = None,
-    max_points: int,
-    limit: int,
-    cursor: str | None = None,
-) -> Page[Metric]:
-    """Returns rows in the order of step and name, each name thinned evenly to about `max_points`, ends included.
+def read(session: Session, job_id: str, wanted: Wanted, *, limit: int, cursor: str | None = None) -> Page[MetricRow]:
+    """Returns rows in the order of step and name.
+
+    A name that has more than `max_points` rows is thinned: its first and its last row stay, and the lowest and the
+    highest of each of (max_points - 2) // 2 stretches of steps. What came after the first page was read is not on the
+    later ones, so that all of them are of one thinning.
 
     Raises:
         InvalidRequest: the cursor is not one of ours.
     """
-    wanted = [Metric.job_id == job_id]
-    if names:
-        wanted.append(Metric.name.in_(names))
-    if from_step is not None:
-        wanted.append(Metric.step >= from_step)
-    if to_step is not None:
-        wanted.append(Metric.step <= to_step)
-    index = func.row_number().over(partition_by=Metric.name, order_by=Metric.step) - 1
-    count = func.count().over(partition_by=Metric.name)
-    numbered = select(Metric.step, Metric.name, index.label("index"), count.label("count")).where(*wanted).subquery()
-    last = numbered.c["count"] - 1
-    # Row i of n is kept when i * (max_points - 1) / (n - 1) reaches a new whole number: evenly spread, both ends kept.
-    bucket = numbered.c.index * (max_points - 1) / func.greatest(last, 1)
-    before = (numbered.c.index - 1) * (max_points - 1) / func.greatest(last, 1)
-    kept = or_(numbered.c["count"] <= max_points, numbered.c.index == 0, func.floor(bucket) > func.floor(before))
-    statement = (
-        select(Metric)
-        .join(numbered, (Metric.step == numbered.c.step) & (Metric.name == numbered.c.name))
-        .where(Metric.job_id == job_id, kept)
-        .order_by(Metric.step, Metric.name)
-        .limit(limit + 1)
+    place = None if cursor is None else _place_in(cursor)
+    span = _span(session, job_id, wanted, place)
+    if span is None:
+        return Page([], None)
+    first, last = span
+    after = place or _Place(first, "", last)
+    # A step has a name once: where there are not more steps than points, no name has more rows than that.
+    if wanted.max_points is None or last - first < wanted.max_points:
+        rows = _whole(session, job_id, wanted, first, after, limit + 1)
+    else:
+        rows = _thinned(session, job_id, wanted, first, after, limit + 1)
+    return cut(rows, limit, lambda row: _Place(row.step, row.name, last).cursor())
+
+
+def _span(session: Session, job_id: str, wanted: Wanted, place: _Place | None) -> tuple[int, int] | None:
+    """Returns the first and the last step with a row of any name, or None."""
+    to_step = wanted.to_step if place is None else min(wanted.to_step, place.last)
+    is_wanted = Metric.job_id == job_id, Metric.step >= wanted.from_step, Metric.step <= to_step
+    # Two lookups: min and max in one query would read every row between them.
+    first, last = (
+        session.scalar(select(Metric.step).where(*is_wanted).order_by(Metric.job_id, order).limit(1))
+        for order in (Metric.step, Metric.step.desc())
     )
-    if cursor is not None:
-        statement = statement.where(tuple_(Metric.step, Metric.name) > tuple_(*_step_and_name(cursor)))
-    return cut(list(session.scalars(statement)), limit, lambda metric: f"{metric.step}/{metric.name}")
+    return None if first is None or last is None else (first, last)
 
 
-def _step_and_name(cursor: str) -> tuple[int, str]:
-    step, separator, name = decode_cursor(cursor).partition("/")
-    if not separator or not step.isdecimal() or len(step) > 10:
+def _whole(session: Session, job_id: str, wanted: Wanted, first: int, after: _Place, limit: int) -> list[MetricRow]:
+    statement = (
+        select(Metric.step, Metric.name, Metric.value, Metric.created_at)
+        .where(Metric.job_id == job_id, Metric.step >= first, Metric.step <= after.last)
+        .where(tuple_(Metric.step, Metric.name) > tuple_(after.step, after.name))
+        .order_by(Metric.step, Metric.name)
+        .limit(limit)
+    )
+    if wanted.names:
+        statement = statement.where(Metric.name.in_(wanted.names))
+    return [MetricRow(*row) for row in session.execute(statement)]
+
+
+def _thinned(session: Session, job_id: str, wanted: Wanted, first: int, after: _Place, limit: int) -> list[MetricRow]:
+    assert wanted.max_points is not None
+    values = {
+        "job_id": job_id,
+        "names": list(wanted.names),
+        "every_name": not wanted.names,
+        "first": first,
+        "last": after.last,
+        "max_points": wanted.max_points,
+        "num_stretches": (wanted.max_points - 2) // 2,
+        "after_step": after.step,
+        "after_name": after.name,
+        "limit": limit,
+    }
+    return [MetricRow(*row) for row in session.execute(_THINNED, values)]
+
+
+def _place_in(cursor: str) -> _Place:
+    parts = decode_cursor(cursor).split("/", 2)
+    if len(parts) != 3 or not all(part.isdecimal() and int(part) <= _LAST_STEP for part in parts[:2]):
         raise invalid_cursor()
-    return int(step), name
+    return _Place(step=int(parts[1]), name=parts[2], last=int(parts[0]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -43,7 +42,7 @@ def decode_cursor(cursor: str) -> str:
     """
     try:
         key = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeError):
+    except ValueError:  # Not ASCII, not base64, or not UTF-8 inside.
         key = ""
     if not key.isprintable() or not key:
         raise invalid_cursor()

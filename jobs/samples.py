@@ -29,7 +29,10 @@ def page(
     limit: int,
     cursor: str | None = None,
     step: int | None = None,
+    from_step: int | None = None,
+    to_step: int | None = None,
     kind: str | None = None,
+    prompt_index: int | None = None,
 ) -> Page[Sample]:
     """Returns samples, oldest first.
 
@@ -41,6 +44,12 @@ def page(
         statement = statement.where(Sample.id > decode_cursor(cursor))
     if step is not None:
         statement = statement.where(Sample.step == step)
+    if from_step is not None:
+        statement = statement.where(Sample.step >= from_step)
+    if to_step is not None:
+        statement = statement.where(Sample.step <= to_step)
+    if prompt_index is not None:
+        statement = statement.where(Sample.prompt_index == prompt_index)
     if kind is not None:
         statement = statement.where(Sample.kind == kind)
     return cut(list(session.scalars(statement)), limit, lambda sample: sample.id)

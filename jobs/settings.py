@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cryptography.fernet import Fernet
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -36,7 +37,27 @@ class DatabaseSettings(BaseSettings):
         return value
 
 
-class Settings(DatabaseSettings):
+class SealingSettings(DatabaseSettings):
+    """What reads and writes encrypted values, too."""
+
+    # Fernet keys, with commas between them, the newest first; `python -m jobs new-secret-key` prints one.
+    secret_keys: SecretStr = SecretStr("")
+
+    def sealing_keys(self) -> tuple[str, ...]:
+        """Returns the keys, the newest first; none if this service is to keep no secrets."""
+        return tuple(key for part in self.secret_keys.get_secret_value().split(",") if (key := part.strip()))
+
+    @model_validator(mode="after")
+    def _keys_are_keys(self) -> SealingSettings:
+        for key in self.sealing_keys():
+            try:
+                Fernet(key)
+            except ValueError:
+                raise ValueError("EGRPO_SECRET_KEYS must be Fernet keys: 32 bytes in URL-safe base64") from None
+        return self
+
+
+class Settings(SealingSettings):
     """Everything that api and worker share. No secret has a default."""
 
     broker_url: str = Field(repr=False)
@@ -53,10 +74,33 @@ class Settings(DatabaseSettings):
     reaper_seconds: float = Field(default=15, gt=0)
     cancel_deadline_seconds: float = Field(default=120, gt=0)
 
+    # What is removed from the store, and when: docs/operating.md.
+    gc_grace_seconds: float = Field(default=3 * 86_400, ge=0)
+    retain_states_days: float | None = Field(default=30, gt=0, le=36_500)
+    retain_samples_days: float | None = Field(default=None, gt=0, le=36_500)
+    retain_logs_days: float | None = Field(default=180, gt=0, le=36_500)
+
     max_body_bytes: int = Field(default=16 * 2**20, ge=1024)  # 10 000 prompts of 1000 ASCII characters are 10 MB
     body_timeout_seconds: float = Field(default=60, gt=0)
+    # How long the answer to a POST can be had again by its Idempotency-Key.
+    idempotency_seconds: float = Field(default=7 * 86_400, ge=3_600)
     max_wait_seconds: float = Field(default=60, gt=0)
+    rate_limit_per_minute: int = Field(default=6000, ge=0)  # requests of a key; 0: any number
+    failed_auth_per_minute: int = Field(default=60, ge=0)  # wrong keys from an address; 0: any number
     presigned_seconds: int = Field(default=900, ge=1, le=604_800)
+
+    # `host:port` pairs, with commas between them, that webhooks may reach though they are not public, or by http.
+    outbound_allow_list: str = ""
+    # The pauses between the attempts to send a webhook: three days in all.
+    webhook_retry_seconds: tuple[float, ...] = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
+    webhook_disable_after_days: float = Field(default=5, gt=0)
+    webhook_retention_days: float = Field(default=30, gt=0, le=36_500)
+    webhook_deadline_seconds: float = Field(default=15, gt=0, le=30)
+    webhook_poll_seconds: float = Field(default=1, gt=0)
+
+    def outbound_pairs(self) -> frozenset[str]:
+        """Returns the allow-listed `host:port` pairs."""
+        return frozenset(pair for part in self.outbound_allow_list.split(",") if (pair := part.strip().lower()))
 
     @field_validator("s3_endpoint", "s3_public_endpoint")
     @classmethod

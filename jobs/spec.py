@@ -6,18 +6,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
-from pydantic import Field, StringConstraints, ValidationError, field_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from egrpo import catalogue
 from egrpo.config import HubModel, TrainSpec
 from egrpo.spec_issues import SpecIssue, error_items, spec_issues
 from egrpo.spec_model import SpecModel
-from jobs import plans
-from jobs.errors import FieldError, InvalidRequest
+from jobs import plans, prompt_references
+from jobs.errors import FieldError, InvalidRequest, NotFound
+from jobs.ids import is_id
+from jobs.prompt_references import DatasetPrompts, PromptsOf
 from jobs.tables import Document
 
 _MAX_ERRORS = 1000
@@ -26,17 +38,45 @@ MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512)]
 
 
-class Resources(SpecModel):
-    """What the job runs on. A worker without a GPU runs it on its CPU."""
+GPUType = Annotated[str, StringConstraints(pattern="^[a-z0-9][a-z0-9._-]{0,63}$")]
 
-    gpus: int = Field(default=1, ge=0, le=1)
+
+class Resources(SpecModel):
+    """What the job runs on: GPUs, each with a process of its own. A worker without GPUs runs it on its CPU."""
+
+    gpus: int = Field(default=1, ge=0, le=8)
+    gpu_type: GPUType | None = Field(default=None, examples=["h100"])
+
+
+def _time(value: Any) -> Any:
+    """Returns the time, in UTC, of text as RFC 3339 has it; what is no text is left to the field's type."""
+    if not isinstance(value, str):
+        return value
+    try:
+        time = datetime.fromisoformat(value)
+        if time.tzinfo is not None:
+            return time.astimezone(UTC)  # Years at the ends of the calendar have no such time.
+    except (ValueError, OverflowError):
+        pass
+    raise PydanticCustomError("no_time", "must be a time with its offset, such as 2026-12-01T08:00:00Z")
+
+
+# In what is sent, where types are strict and JSON has no times.
+Time = Annotated[AwareDatetime, BeforeValidator(_time)]
 
 
 class Limits(SpecModel):
     """Budgets, and what happens when one is used up."""
 
     max_gpu_hours: float | None = Field(default=None, gt=0, le=100_000)
+    deadline_at: Time | None = Field(default=None, examples=["2026-12-01T08:00:00Z"])
     on_limit: Literal["pause"] = "pause"
+
+
+# What the trainer's libraries read; any other variable could change which code it runs, or what it talks to.
+SecretVariable = Literal[
+    "HF_TOKEN", "WANDB_API_KEY", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"
+]
 
 
 class JobSpec(TrainSpec):
@@ -46,8 +86,33 @@ class JobSpec(TrainSpec):
     local_models_allowed: ClassVar[bool] = False
 
     metadata: dict[MetadataKey, MetadataValue] = Field(default_factory=dict, max_length=16)
+    priority: Literal["low", "normal", "high"] = "normal"
     resources: Resources = Field(default_factory=Resources)
     limits: Limits = Field(default_factory=Limits)
+    secrets: dict[SecretVariable, str] = Field(
+        default_factory=dict,
+        description="secrets of the project, by id, for variables of the trainer's environment",
+        examples=[{"HF_TOKEN": "sec_06nt0v5c3zq8x1m7w2k4r9d5ty"}],
+    )
+
+    # Where the prompts of a dataset were filled in: by JSON pointer.
+    _references: dict[str, DatasetPrompts] = PrivateAttr(default_factory=dict)
+
+    @property
+    def references(self) -> dict[str, DatasetPrompts]:
+        """The datasets whose prompts stand in this spec, by JSON pointer."""
+        return self._references
+
+    @classmethod
+    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Returns the schema of what `parse` takes: prompts may be named by dataset."""
+        schema = super().model_json_schema(*args, **kwargs)
+        inline = schema["$defs"]["PromptSource"]
+        schema["$defs"]["PromptSource"] = {
+            "description": "Prompts, written out or by dataset.",
+            "oneOf": [inline, DatasetPrompts.model_json_schema()],
+        }
+        return schema
 
     @field_validator("base_model")
     @classmethod
@@ -68,23 +133,84 @@ class JobSpec(TrainSpec):
         return f"{model.repo}@{model.revision}" if isinstance(model, HubModel) else model
 
 
-def parse(document: Any) -> JobSpec:
+def hub_repo(base_model: str | Document) -> str | None:
+    """Returns the repository on the hub of a stored spec's base model; None for one that is part of the package."""
+    if isinstance(base_model, str):
+        entry = catalogue.MODELS.get(base_model)
+        return entry.repo if entry else None
+    return str(base_model["repo"])
+
+
+class JobChanges(SpecModel):
+    """What may be changed about a job that exists; what is left out stays."""
+
+    # Defaults of no meaning: only what was given is looked at, and null is no value of either.
+    name: str = Field(default="", min_length=1, max_length=200)
+    metadata: dict[MetadataKey, MetadataValue] = Field(
+        default_factory=dict, max_length=16, description="takes the place of all that is there"
+    )
+    limits: Limits = Field(default_factory=Limits, description="takes the place of the limits that are there")
+
+
+def no_datasets(reference: DatasetPrompts) -> list[str]:
+    """Finds no dataset.
+
+    Raises:
+        NotFound: always.
+    """
+    raise NotFound(f"there is no dataset {reference.dataset!r}")
+
+
+def parse(
+    document: Any, prompts_of: PromptsOf = no_datasets, has_secret: Callable[[str], bool] = lambda _: False
+) -> JobSpec:
     """Returns the spec of a JSON document. Types are taken strictly: "300" is not a number, true is not 1.
+
+    Args:
+        document: The document.
+        prompts_of: Returns the prompts of a dataset that the document names; they are checked like written ones.
+        has_secret: Says whether the project has the secret of an id.
+
+    Raises:
+        InvalidRequest: with every problem of the document.
+    """
+    problems = _unstorable(document, "")
+    problems += _unknown_secrets(document, has_secret)
+    filled = prompt_references.fill_in(document, prompts_of)
+    try:
+        spec = JobSpec.model_validate(filled.document, strict=True)
+    except ValidationError as error:
+        named = {problem.pointer for problem in problems}
+        told = (filled.told_at_the_dataset(found) for found in _field_errors(error, JobSpec))
+        problems += filled.problems + [found for found in told if found is not None and found.pointer not in named]
+        raise InvalidRequest(problems[:_MAX_ERRORS]) from None
+    spec._references = filled.references
+    problems += filled.problems
+    problems += plans.problems(spec)
+    problems += _unshareable(spec)
+    if problems:
+        raise InvalidRequest(problems[:_MAX_ERRORS])
+    return spec
+
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+def checked(model: type[_M], document: Any) -> _M:
+    """Returns a document as another model of a request, checked as strictly as a spec.
 
     Raises:
         InvalidRequest: with every problem of the document.
     """
     problems = _unstorable(document, "")
     try:
-        spec = JobSpec.model_validate(document, strict=True)
+        value = model.model_validate(document, strict=True)
     except ValidationError as error:
         named = {problem.pointer for problem in problems}
-        problems += [found for found in _field_errors(error) if found.pointer not in named]
-        raise InvalidRequest(problems[:_MAX_ERRORS]) from None
-    problems += plans.problems(spec)
+        problems += [found for found in _field_errors(error, model) if found.pointer not in named]
     if problems:
         raise InvalidRequest(problems[:_MAX_ERRORS])
-    return spec
+    return value
 
 
 # Our codes are stable; pydantic's words for them are not promised to be.
@@ -98,6 +224,8 @@ _CODES = {
     "group_of_one": "out_of_range",
     "unexpected": "unexpected_field",
     "string_pattern_mismatch": "wrong_format",
+    "no_time": "wrong_format",
+    "white_space_around": "wrong_format",
     "finite_number": "out_of_range",
     "greater_than": "out_of_range",
     "greater_than_equal": "out_of_range",
@@ -115,15 +243,16 @@ _UNSTORABLE = re.compile("[\\x00\\ud800-\\udfff]")
 _QUOTED = re.compile(r"'([^']*)'")
 
 
-def _field_errors(error: ValidationError) -> list[FieldError]:
-    return [_field_error(issue, item) for issue, item in zip(spec_issues(error), error_items(error), strict=True)]
+def _field_errors(error: ValidationError, model: type[BaseModel]) -> list[FieldError]:
+    issues = zip(spec_issues(error), error_items(error), strict=True)
+    return [_field_error(issue, item, model) for issue, item in issues]
 
 
-def _field_error(issue: SpecIssue, item: Mapping[str, Any]) -> FieldError:
+def _field_error(issue: SpecIssue, item: Mapping[str, Any], model: type[BaseModel]) -> FieldError:
     # RFC 6901: the whole document is "", and pydantic's "[key]" marks a name, which has no pointer of its own.
     pointer = "" if issue.pointer == "/" else issue.pointer.removesuffix("/[key]")
     code, detail = _code_and_detail(pointer, item)
-    return FieldError(code, detail, pointer=pointer, allowed=_allowed(issue.allowed, item))
+    return FieldError(code, detail, pointer=pointer, allowed=_allowed(issue.allowed, item, model))
 
 
 def _code_and_detail(pointer: str, item: Mapping[str, Any]) -> tuple[str, str]:
@@ -139,7 +268,7 @@ def _code_and_detail(pointer: str, item: Mapping[str, Any]) -> tuple[str, str]:
     return _CODES.get(kind, "invalid_value"), item["msg"]
 
 
-def _allowed(bounds: Any, item: Mapping[str, Any]) -> Any:
+def _allowed(bounds: Any, item: Mapping[str, Any], model: type[BaseModel]) -> Any:
     """Returns a list where there is a choice, a phrase such as "<= 200" where there is a bound."""
     context = item.get("ctx", {})
     if "allowed" in context:
@@ -147,13 +276,13 @@ def _allowed(bounds: Any, item: Mapping[str, Any]) -> Any:
     if item["type"] == "literal_error":
         return _QUOTED.findall(context["expected"])
     if item["type"] == "extra_forbidden":
-        return _fields_beside(item["loc"])
+        return _fields_beside(item["loc"], model)
     return bounds
 
 
-def _fields_beside(location: tuple[int | str, ...]) -> list[str] | None:
+def _fields_beside(location: tuple[int | str, ...], model: type[BaseModel]) -> list[str] | None:
     """Returns the names of the fields that exist where an unknown one was found."""
-    schema = JobSpec.model_json_schema()
+    schema = model.model_json_schema()
     node: Mapping[str, Any] | None = schema
     for part in location[:-1]:
         if node is not None and str(part).startswith("#"):
@@ -161,7 +290,7 @@ def _fields_beside(location: tuple[int | str, ...]) -> list[str] | None:
         elif node is not None:
             node = next((found for option in _options(schema, node) if (found := _child(option, part))), None)
     properties = [] if node is None else [o["properties"] for o in _options(schema, node) if "properties" in o]
-    return sorted(properties[0]) if properties else None
+    return sorted({name for each in properties for name in each}) if properties else None
 
 
 def _options(schema: Mapping[str, Any], node: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -181,6 +310,33 @@ def _is_member(node: Mapping[str, Any], tag: str) -> bool:
     """Returns whether a schema is the member of a union by `type` that has this tag."""
     type_ = node.get("properties", {}).get("type", {})
     return tag in (type_.get("const"), *type_.get("enum", ()))
+
+
+def _no_secret(secret_id: str) -> str:
+    # What has not the form of an id may be the secret itself.
+    return f"there is no secret {secret_id!r}" if is_id(secret_id, "sec") else "this is not the id of a secret"
+
+
+def _unknown_secrets(document: Any, has_secret: Callable[[str], bool]) -> list[FieldError]:
+    """Returns the secrets that are not there, whatever else is wrong; of what cannot be one the model says so."""
+    named = document.get("secrets") if isinstance(document, Mapping) else None
+    named = named if isinstance(named, Mapping) else {}
+    given = {variable: named[variable] for variable in get_args(SecretVariable) if variable in named}
+    return [
+        FieldError("unknown_secret", _no_secret(secret_id), pointer=f"/secrets/{variable}")
+        for variable, secret_id in given.items()
+        if isinstance(secret_id, str) and not _UNSTORABLE.search(secret_id) and not has_secret(secret_id)
+    ]
+
+
+def _unshareable(spec: JobSpec) -> list[FieldError]:
+    """Returns that the GPUs cannot share the prompts of an update equally: the trainer would refuse it, and later."""
+    prompts, gpus = spec.training.prompts_per_update, spec.resources.gpus
+    if gpus == 0 or prompts % gpus == 0:
+        return []
+    detail = f"the {prompts} prompts of an update (training.prompts_per_update) cannot be shared by {gpus} GPUs"
+    allowed = [count for count in range(9) if count == 0 or prompts % count == 0]
+    return [FieldError("not_allowed", detail, pointer="/resources/gpus", allowed=allowed)]
 
 
 def _unstorable(value: Any, pointer: str) -> list[FieldError]:
@@ -203,5 +359,5 @@ def _escaped(name: str) -> str:
 
 
 def document_of(spec: JobSpec) -> Document:
-    """Returns the spec as it is stored: every default filled in."""
-    return spec.model_dump(mode="json")
+    """Returns the spec as it is stored: every default filled in, prompts of a dataset by its name."""
+    return prompt_references.put_back(spec.model_dump(mode="json"), spec.references)

@@ -7,6 +7,8 @@ queued ──► running ──► succeeded | failed
   │ cancelled ◄── cancelling   │
   │                            │
   └── paused ◄── pausing ◄─────┘
+
+A success is final. What failed or was cancelled stays so unless its owner has it tried again: ──► queued.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ class Action(StrEnum):
     CANCEL = "cancel"
     PAUSE = "pause"
     RESUME = "resume"
+    RETRY = "retry"
 
 
 class Desired(StrEnum):
@@ -72,14 +75,15 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.PAUSED: frozenset({Status.QUEUED, Status.CANCELLED}),
     Status.CANCELLING: frozenset({Status.CANCELLED, Status.SUCCEEDED, Status.FAILED}),
     Status.SUCCEEDED: frozenset(),
-    Status.FAILED: frozenset(),
-    Status.CANCELLED: frozenset(),
+    Status.FAILED: frozenset({Status.QUEUED}),
+    Status.CANCELLED: frozenset({Status.QUEUED}),
 }
 
 _ACTIONS: dict[Action, frozenset[Status]] = {
     Action.CANCEL: frozenset({Status.QUEUED, Status.RUNNING, Status.PAUSING, Status.PAUSED}),
     Action.PAUSE: frozenset({Status.QUEUED, Status.RUNNING}),
     Action.RESUME: frozenset({Status.PAUSED}),
+    Action.RETRY: frozenset({Status.FAILED, Status.CANCELLED}),
 }
 
 

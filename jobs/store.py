@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -17,17 +17,18 @@ from typing import BinaryIO
 from urllib.parse import urlsplit
 
 import urllib3
-from minio import Minio
+from minio.deleteobjects import DeleteObject
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 
 from jobs.errors import ChecksumMismatch, ObjectMissing, SettingsError, StoreUnavailable
 from jobs.settings import Settings
+from jobs.store_clock import StoreTimeMinio
 
 CHUNK_BYTES = 256 * 1024
 _CONNECT_TIMEOUT_S = 2.0
 _READ_TIMEOUT_S = 30.0
 _RETRIES = urllib3.Retry(total=2, connect=1, backoff_factor=0.2, status_forcelist=(500, 502, 503, 504))
-_MISSING = frozenset({"NoSuchKey", "NoSuchObject", "NotFound"})
+_MISSING = frozenset({"NoSuchKey", "NoSuchObject", "NotFound", "NoSuchUpload"})
 _PART_BYTES = 64 * 2**20
 
 
@@ -38,6 +39,22 @@ class StoredFile:
     key: str
     size_bytes: int
     sha256: str
+
+
+@dataclass(frozen=True)
+class ListedObject:
+    """What a listing says of an object."""
+
+    key: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An upload in parts that is under way, or was cut off."""
+
+    key: str
+    id: str
 
 
 class ObjectReader:
@@ -195,10 +212,71 @@ class ObjectStore:
         with _translated(key):
             return int(self._client.stat_object(self.bucket, key).size or 0)
 
+    def objects(self, prefix: str) -> Iterator[ListedObject]:
+        """Yields what is under a prefix, in the order of the keys, a page of the store's at a time.
+
+        Raises:
+            StoreUnavailable: the store does not answer.
+        """
+        with _translated(prefix):
+            for found in self._client.list_objects(self.bucket, prefix, recursive=True):
+                yield ListedObject(str(found.object_name), int(found.size or 0))
+
+    def folders(self, prefix: str) -> list[str]:
+        """Returns the names between a prefix and the next slash.
+
+        Raises:
+            StoreUnavailable: the store does not answer.
+        """
+        with _translated(prefix):
+            found = self._client.list_objects(self.bucket, prefix)
+            return [str(each.object_name).removeprefix(prefix).rstrip("/") for each in found if each.is_dir]
+
+    def unfinished_uploads(self, prefix: str) -> list[Upload]:
+        """Returns uploads in parts that were begun and neither completed nor given up, the first thousand of them.
+
+        Raises:
+            StoreUnavailable: the store does not answer.
+        """
+        with _translated(prefix):  # The client has these calls without a public name.
+            found = self._client._list_multipart_uploads(self.bucket, prefix=prefix)
+            return [Upload(str(each.object_name), str(each.upload_id)) for each in found.uploads]
+
+    def abort(self, upload: Upload) -> None:
+        """Gives an upload in parts up, and with it the parts; one that is not there is no error.
+
+        Raises:
+            StoreUnavailable: the store does not answer.
+        """
+        with suppress(ObjectMissing), _translated(upload.key):
+            self._client._abort_multipart_upload(self.bucket, upload.key, upload.id)
+
     def delete(self, key: str) -> None:
         """Removes an object; one that is not there is no error."""
         with _translated(key):
             self._client.remove_object(self.bucket, key)
+
+    def delete_all(self, keys: Collection[str]) -> dict[str, str]:
+        """Removes objects, a thousand with a request; one that is not there is no error.
+
+        Returns:
+            Why the store kept those that it did, by key.
+
+        Raises:
+            StoreUnavailable: the store does not answer, or refused a whole request; others may have been served.
+        """
+        # XML carries no control characters, and a \r arrives as \n: it would name another object.
+        plain = [key for key in keys if key.isprintable()]
+        for key in set(keys).difference(plain):
+            self.delete(key)
+        kept: dict[str, str] = {}
+        with _translated(f"any of {len(plain)}"):
+            for error in self._client.remove_objects(self.bucket, map(DeleteObject, plain)):
+                if error.name is None:
+                    raise StoreUnavailable(f"the object store refused: {error.code}")
+                if error.code not in _MISSING:
+                    kept[error.name] = str(error.code)
+        return kept
 
     def presigned_url(self, key: str, *, expires_s: int, filename: str, content_type: str) -> str:
         """Returns a link on the public endpoint that works for `expires_s` seconds. No network call.
@@ -212,6 +290,7 @@ class ObjectStore:
             self.bucket,
             key,
             expires=timedelta(seconds=expires_s),
+            request_date=self._client.now(),
             response_headers={
                 "response-content-disposition": f'attachment; filename="{filename}"',
                 "response-content-type": content_type,
@@ -220,9 +299,9 @@ class ObjectStore:
         return url
 
 
-def _client(settings: Settings, endpoint: str) -> Minio:
+def _client(settings: Settings, endpoint: str) -> StoreTimeMinio:
     url = urlsplit(endpoint)
-    return Minio(
+    return StoreTimeMinio(
         url.netloc,
         access_key=settings.s3_access_key,
         secret_key=settings.s3_secret_key.get_secret_value(),

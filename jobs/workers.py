@@ -1,77 +1,116 @@
-"""Workers that poll the queue, and why a job waits.
+"""Workers: who is there, what they have, and who is to take no more jobs.
 
-A worker calls `beat` whenever it looks for work and while it trains; nothing else depends on it. The lease alone says
-who runs a job.
+A worker calls `register` when it starts, `beat` while it lives and `leave` when it ends in order. No lease depends on
+any of it. A row that nobody renews is one of a worker that was killed; `remove_dead` takes such rows away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
-from sqlalchemy import func, select, text
+from sqlalchemy import delete, func, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
-from typing_extensions import TypedDict  # pydantic reads these, and needs this one below Python 3.12
 
-from jobs import jobs as jobs_
-from jobs.states import HELD
+from jobs.errors import NotFound
+from jobs.queue import Pool
 from jobs.tables import Job, Worker
 
-_SEEN_LATELY = text("interval '60 seconds'")
+SEEN_LATELY = timedelta(seconds=60)
+DEAD_AFTER = timedelta(days=1)
 
 
-class QueueReason(TypedDict):
-    """Why a queued job waits."""
+@dataclass(frozen=True)
+class Seen:
+    """A worker that was there lately."""
 
-    code: str
-    message: str
+    owner: str
+    gpu_type: str
+    num_gpus: int
+    is_draining: bool
+    refusal: str | None
+    job_id: str | None
+    last_seen_at: datetime
+
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether it takes the next job, at once or after the one that it runs."""
+        return not self.is_draining and (self.refusal is None or self.job_id is not None)
 
 
-class QueuePlace(TypedDict):
-    """Where a queued job stands."""
-
-    position: int
-    reason: QueueReason
+def register(session: Session, owner: str, pool: Pool, refusal: str | None = None) -> None:
+    """Notes that a worker has started. One that was drained under the same name takes jobs again."""
+    _upsert(session, owner, pool, refusal=refusal, started_at=func.clock_timestamp(), draining_at=None)
 
 
-def beat(session: Session, owner: str) -> None:
-    """Notes that a worker is there."""
-    statement = insert(Worker).values(owner=owner, last_seen_at=func.clock_timestamp())
-    session.execute(
-        statement.on_conflict_do_update(
-            index_elements=[Worker.owner], set_={"last_seen_at": statement.excluded.last_seen_at}
-        )
+def beat(session: Session, owner: str, pool: Pool, refusal: str | None = None) -> None:
+    """Notes that a worker is there, what it has, and why it takes no jobs if it takes none."""
+    _upsert(session, owner, pool, refusal=refusal)
+
+
+def leave(session: Session, owner: str) -> None:
+    """Forgets a worker that ends."""
+    session.execute(delete(Worker).where(Worker.owner == owner))
+
+
+def drain(session: Session, owner: str, *, undo: bool = False) -> None:
+    """Has a worker take no more jobs, or take jobs again. What it runs, it runs to the end.
+
+    Raises:
+        NotFound: there is no such worker; the message names those there are.
+    """
+    draining_at = None if undo else func.coalesce(Worker.draining_at, func.clock_timestamp())
+    statement = update(Worker).where(Worker.owner == owner).values(draining_at=draining_at).returning(Worker.owner)
+    if session.scalar(statement) is None:
+        there = ", ".join(repr(seen.owner) for seen in seen_lately(session)) or "none"
+        raise NotFound(f"there is no worker {owner!r}; there are: {there}")
+
+
+def is_draining(session: Session, owner: str) -> bool:
+    """Returns whether a worker is to take no more jobs."""
+    return session.scalar(select(Worker.draining_at).where(Worker.owner == owner)) is not None
+
+
+def is_another(session: Session, job: Job) -> bool:
+    """Returns whether a worker other than the one that holds the job was there lately, takes jobs, and has its GPUs."""
+    statement = select(Worker.owner).where(
+        Worker.owner != job.lease_owner,
+        Worker.draining_at.is_(None),
+        Worker.refusal.is_(None),
+        Worker.num_gpus >= job.num_gpus,
+        true() if job.gpu_type is None else Worker.gpu_type == job.gpu_type,
+        Worker.last_seen_at > func.clock_timestamp() - SEEN_LATELY,
     )
+    return session.scalar(statement.limit(1)) is not None
 
 
-def queue_places(session: Session, jobs: Sequence[Job]) -> Mapping[str, QueuePlace]:
-    """Returns position and reason for the queued ones of the given jobs."""
-    positions = jobs_.queue_positions(session, jobs)
-    if not positions:
-        return {}
-    now = session.scalars(select(func.clock_timestamp())).one()
-    capacity = _capacity_reason(session)
-    places: dict[str, QueuePlace] = {}
-    for job in jobs:
-        if (position := positions.get(job.id)) is None:
-            continue
-        reason = capacity
-        if job.not_before is not None and job.not_before > now:
-            seconds = (job.not_before - now).total_seconds()
-            reason = {"code": "back_off", "message": f"tried again in {seconds:.0f} s"}
-        elif position > 1:
-            reason = {"code": "behind_other_jobs", "message": f"{position - 1} queued before it; {capacity['message']}"}
-        places[job.id] = {"position": position, "reason": reason}
-    return places
+def seen_lately(session: Session) -> list[Seen]:
+    """Returns the workers that were there in the last minute, by name."""
+    statement = (
+        select(
+            Worker.owner,
+            Worker.gpu_type,
+            Worker.num_gpus,
+            Worker.draining_at.is_not(None),
+            Worker.refusal,
+            Job.id,
+            Worker.last_seen_at,
+        )
+        .outerjoin(Job, Job.lease_owner == Worker.owner)
+        .where(Worker.last_seen_at > func.clock_timestamp() - SEEN_LATELY)
+        .order_by(Worker.owner)
+    )
+    return [Seen(*row) for row in session.execute(statement)]
 
 
-def _capacity_reason(session: Session) -> QueueReason:
-    """Returns what the head of the queue waits for."""
-    lately = select(func.count()).where(Worker.last_seen_at > func.clock_timestamp() - _SEEN_LATELY)
-    running = select(func.count()).where(Job.status.in_(HELD), Job.lease_expires_at > func.clock_timestamp())
-    num_running = session.scalars(running).one()
-    if num_running:
-        return {"code": "workers_busy", "message": f"{num_running} running; waits for a free worker"}
-    if session.scalars(lately).one():
-        return {"code": "starting", "message": "a worker is about to take it"}
-    return {"code": "no_worker", "message": "no worker has looked for work in the last minute"}
+def remove_dead(session: Session) -> int:
+    """Removes the rows of workers that nobody has heard of for a day. Returns how many."""
+    dead = Worker.last_seen_at < func.clock_timestamp() - DEAD_AFTER
+    return len(session.scalars(delete(Worker).where(dead).returning(Worker.owner)).all())
+
+
+def _upsert(session: Session, owner: str, pool: Pool, **changes: object) -> None:
+    values = {"gpu_type": pool.gpu_type, "num_gpus": pool.num_gpus, "last_seen_at": func.clock_timestamp(), **changes}
+    statement = insert(Worker).values(owner=owner, **values)
+    session.execute(statement.on_conflict_do_update(index_elements=[Worker.owner], set_=values))

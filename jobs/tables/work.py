@@ -1,94 +1,18 @@
-"""The tables. The migrations make them; a test compares the two.
+"""Jobs, who runs them, and what they made.
 
 Rows of a trainer's output (metrics, samples, checkpoints, artifacts) carry the `epoch` of the lease that wrote them.
-All times are the database's, with time zone.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, ClassVar
 
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    CheckConstraint,
-    DateTime,
-    Double,
-    ForeignKey,
-    Index,
-    Integer,
-    MetaData,
-    Text,
-    UniqueConstraint,
-    func,
-    text,
-)
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Integer, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
 from jobs.states import Desired, Status
-
-Document = dict[str, Any]
-
-
-class Base(DeclarativeBase):
-    """Base of all tables; constraint names are fixed, so that migrations can name them."""
-
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map: ClassVar[dict[Any, Any]] = {
-        str: Text,
-        bool: Boolean,
-        float: Double,
-        datetime: DateTime(timezone=True),
-        Document: JSONB,
-        dict[str, str]: JSONB,
-        dict[str, float]: JSONB,
-        list[Document]: JSONB,
-    }
-
-
-def _now(**options: Any) -> Mapped[datetime]:
-    return mapped_column(server_default=func.now(), **options)
-
-
-def _id(prefix_check: str) -> Mapped[str]:
-    # Ids sort as bytes, whatever the database's language.
-    return mapped_column(Text(collation="C"), primary_key=True, comment=f"{prefix_check}_…")
-
-
-class Project(Base):
-    """A tenant."""
-
-    __tablename__ = "projects"
-
-    id: Mapped[str] = _id("prj")
-    name: Mapped[str] = mapped_column(unique=True)
-    created_at: Mapped[datetime] = _now()
-
-
-class APIKey(Base):
-    """A key of a project; only its SHA-256 is kept."""
-
-    __tablename__ = "api_keys"
-
-    id: Mapped[str] = _id("key")
-    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), index=True)
-    name: Mapped[str]
-    sha256: Mapped[str] = mapped_column(unique=True)
-    hint: Mapped[str] = mapped_column(comment="the key's first characters, to recognise it in a list")
-    created_at: Mapped[datetime] = _now()
-    last_used_at: Mapped[datetime | None]
-    expires_at: Mapped[datetime | None]
-    revoked_at: Mapped[datetime | None]
+from jobs.tables.base import Base, Document, id_column, now_column
 
 
 def _one_of(column: str, values: type[Status] | type[Desired]) -> CheckConstraint:
@@ -99,7 +23,7 @@ class Job(Base):
     """An alignment job: what was asked, where it stands, and the lease of the worker that has it.
 
     `epoch` counts leases and fences writers; `attempt` counts the attempts that a user sees. `next_seq` is the number
-    of the next event. `version` grows with every change that a user can see.
+    of the next event, `num_log_events` counts those of type `log`. `version` grows with each change that users can see.
     """
 
     __tablename__ = "jobs"
@@ -107,11 +31,25 @@ class Job(Base):
         _one_of("status", Status),
         _one_of("desired_state", Desired),
         Index("ix_jobs_project_id_id", "project_id", "id"),
-        Index("ix_jobs_queued", "not_before", "id", postgresql_where=text("status = 'queued'")),
+        Index("ix_jobs_project_id_status_id", "project_id", "status", "id"),
+        Index("ix_jobs_project_id_name_id", "project_id", "name", "id"),
+        Index("ix_jobs_project_id_base_model_id", "project_id", "base_model", "id"),
+        Index("ix_jobs_metadata", "metadata", postgresql_using="gin", postgresql_ops={"metadata": "jsonb_path_ops"}),
+        Index(
+            "ix_jobs_lanes",
+            "priority",
+            text("coalesce(gpu_type, '')"),
+            "num_gpus",
+            "project_id",
+            "id",
+            postgresql_where=text("status = 'queued'"),
+        ),
+        Index("ix_jobs_finished_at", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
+        Index("ix_jobs_pause_at", "pause_at", postgresql_where=text("status = 'queued'")),
         Index("ix_jobs_leased", "lease_expires_at", postgresql_where=text("lease_owner IS NOT NULL")),
     )
 
-    id: Mapped[str] = _id("job")
+    id: Mapped[str] = id_column("job")
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     name: Mapped[str]
     metadata_: Mapped[dict[str, str]] = mapped_column("metadata", server_default=text("'{}'::jsonb"))
@@ -133,14 +71,26 @@ class Job(Base):
     attempt: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     attempts_without_progress: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     not_before: Mapped[datetime | None]
+    avoid_worker: Mapped[str | None] = mapped_column(comment="whose machine is suspect, until avoid_until")
+    avoid_until: Mapped[datetime | None]
+
+    priority: Mapped[int] = mapped_column(Integer, server_default=text("0"), comment="class: higher is claimed first")
+    num_gpus: Mapped[int] = mapped_column(Integer, server_default=text("1"))
+    gpu_type: Mapped[str | None] = mapped_column(comment="the pool it needs; NULL: any")
+    gpu_seconds: Mapped[float] = mapped_column(server_default=text("0"), comment="of the attempts that have ended")
+    max_gpu_hours: Mapped[float | None] = mapped_column(comment="a job that has used them is paused")
+    pause_at: Mapped[datetime | None] = mapped_column(comment="its owner's deadline; then it is paused")
 
     next_seq: Mapped[int] = mapped_column(BigInteger, server_default=text("1"))
+    num_log_events: Mapped[int] = mapped_column(
+        BigInteger, server_default=text("0"), comment="asked for; jobs.events keeps so many"
+    )
     progress: Mapped[Document]
     version: Mapped[int] = mapped_column(Integer, server_default=text("1"))
-    created_at: Mapped[datetime] = _now()
+    created_at: Mapped[datetime] = now_column()
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
-    updated_at: Mapped[datetime] = _now()
+    updated_at: Mapped[datetime] = now_column()
 
 
 class Attempt(Base):
@@ -149,17 +99,19 @@ class Attempt(Base):
     __tablename__ = "attempts"
     __table_args__ = (UniqueConstraint("job_id", "epoch"),)
 
-    id: Mapped[str] = _id("att")
+    id: Mapped[str] = id_column("att")
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     number: Mapped[int] = mapped_column(Integer)
     epoch: Mapped[int] = mapped_column(Integer)
     worker: Mapped[str]
+    gpu_type: Mapped[str] = mapped_column(server_default=text("'cpu'"), comment="of the worker's pool")
+    num_gpus: Mapped[int] = mapped_column(Integer, server_default=text("1"))
     resumed_from_step: Mapped[int | None] = mapped_column(Integer)
     last_step: Mapped[int | None] = mapped_column(Integer)
     exit_code: Mapped[int | None] = mapped_column(Integer)
     outcome: Mapped[str | None] = mapped_column(comment="the status that the job took when the attempt ended")
     reason: Mapped[Document | None] = mapped_column(JSONB(none_as_null=True))
-    started_at: Mapped[datetime] = _now()
+    started_at: Mapped[datetime] = now_column()
     finished_at: Mapped[datetime | None]
 
 
@@ -172,7 +124,7 @@ class Event(Base):
     seq: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     type: Mapped[str]
     data: Mapped[Document]
-    created_at: Mapped[datetime] = _now()
+    created_at: Mapped[datetime] = now_column()
 
 
 class Metric(Base):
@@ -186,22 +138,28 @@ class Metric(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     value: Mapped[float]
     epoch: Mapped[int] = mapped_column(Integer)
-    created_at: Mapped[datetime] = _now()
+    created_at: Mapped[datetime] = now_column()
 
 
 class Sample(Base):
     """One image that the trainer drew; `path` is its name in the run folder and is drawn again by a replayed step."""
 
     __tablename__ = "samples"
-    __table_args__ = (UniqueConstraint("job_id", "path"), Index("ix_samples_job_id_id", "job_id", "id"))
+    __table_args__ = (
+        UniqueConstraint("job_id", "path"),
+        Index("ix_samples_job_id_id", "job_id", "id"),
+        Index("ix_samples_job_id_prompt_index_id", "job_id", "prompt_index", "id"),
+        Index("ix_samples_job_id_step_id", "job_id", "step", "id"),
+    )
 
-    id: Mapped[str] = _id("smp")
+    id: Mapped[str] = id_column("smp")
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     epoch: Mapped[int] = mapped_column(Integer)
     step: Mapped[int] = mapped_column(Integer)
     kind: Mapped[str]
     path: Mapped[str]
     prompt: Mapped[str]
+    prompt_index: Mapped[int | None] = mapped_column(Integer, comment="among the prompts of the evaluation")
     seed: Mapped[int] = mapped_column(BigInteger)
     rewards: Mapped[dict[str, float]]
     passed: Mapped[bool | None]
@@ -209,14 +167,14 @@ class Sample(Base):
     content_type: Mapped[str] = mapped_column(server_default="image/png")
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str]
-    created_at: Mapped[datetime] = _now()
+    created_at: Mapped[datetime] = now_column()
 
 
 class Checkpoint(Base):
     """A committed checkpoint: every file of it is in the store and was verified before this row was written.
 
     `files` is [{path, sha256, size_bytes}]; a file's key is `object_prefix` + "/" + path. `deleted_at` is set when
-    retention removed the files.
+    retention or the owner removes it, `purged_at` when its files are gone. A pinned one is removed by neither.
     """
 
     __tablename__ = "checkpoints"
@@ -226,7 +184,7 @@ class Checkpoint(Base):
         Index("ix_checkpoints_job_id_id", "job_id", "id"),
     )
 
-    id: Mapped[str] = _id("ckpt")
+    id: Mapped[str] = id_column("ckpt")
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     epoch: Mapped[int] = mapped_column(Integer)
     step: Mapped[int] = mapped_column(Integer)
@@ -237,8 +195,10 @@ class Checkpoint(Base):
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     spec_digest: Mapped[str]
     eval_reward: Mapped[float | None]
-    created_at: Mapped[datetime] = _now()
+    created_at: Mapped[datetime] = now_column()
+    pinned_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]
+    purged_at: Mapped[datetime | None]
 
 
 class Artifact(Base):
@@ -253,7 +213,7 @@ class Artifact(Base):
     content_type: Mapped[str]
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str]
-    created_at: Mapped[datetime] = _now()
+    created_at: Mapped[datetime] = now_column()
 
 
 class Worker(Base):
@@ -262,18 +222,9 @@ class Worker(Base):
     __tablename__ = "workers"
 
     owner: Mapped[str] = mapped_column(primary_key=True)
-    started_at: Mapped[datetime] = _now()
-    last_seen_at: Mapped[datetime] = _now()
-
-
-class IdempotencyKey(Base):
-    """The stored answer to a POST, written in the transaction of its effect."""
-
-    __tablename__ = "idempotency_keys"
-
-    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
-    key: Mapped[str] = mapped_column(primary_key=True)
-    request_digest: Mapped[str]
-    status_code: Mapped[int] = mapped_column(Integer)
-    response: Mapped[Document]
-    created_at: Mapped[datetime] = _now()
+    gpu_type: Mapped[str] = mapped_column(server_default=text("'cpu'"))
+    num_gpus: Mapped[int] = mapped_column(Integer, server_default=text("1"))
+    draining_at: Mapped[datetime | None] = mapped_column(comment="since when it is to take no more jobs")
+    refusal: Mapped[str | None] = mapped_column(comment="why it takes none now, as it says itself")
+    started_at: Mapped[datetime] = now_column()
+    last_seen_at: Mapped[datetime] = now_column()

@@ -1,0 +1,13 @@
+"""Checkpoints that their owner keeps."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("checkpoints", sa.Column("pinned_at", sa.DateTime(timezone=True), nullable=True))
