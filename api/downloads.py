@@ -18,6 +18,7 @@ from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
+from api.entity_tags import matches
 from api.services import Services
 from jobs.errors import RangeNotSatisfiable
 from jobs.store import ObjectReader
@@ -26,6 +27,7 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _CONTENT_TYPES = {".json": "application/json", ".png": "image/png", ".csv": "text/csv", ".txt": "text/plain"}
 # Types that a browser never runs; everything else goes out as bytes.
 _INERT = frozenset({*_CONTENT_TYPES.values(), "image/jpeg", "image/webp"})
+MEDIA_TYPES = ("application/octet-stream", *sorted(_INERT))
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def respond(services: Services, stored: StoredObject, conditions: Conditions, *,
         StoreUnavailable: the store does not answer.
     """
     headers = _headers(stored)
-    if _matches(conditions.if_none_match, stored.etag):
+    if matches(conditions.if_none_match, stored.etag):
         return Response(status_code=304, headers=headers)
     if redirect and services.store.signs:
         return RedirectResponse(_signed_url(services, stored), 302, {"Cache-Control": "no-store"})
@@ -141,11 +143,6 @@ def _headers(stored: StoredObject) -> dict[str, str]:
         # Private, because it took a key to get here; a file of an id never changes except by a replayed step.
         "Cache-Control": "private, no-cache",
     }
-
-
-def _matches(header: str | None, etag: str) -> bool:
-    tags = [tag.strip().removeprefix("W/") for tag in header.split(",")] if header else []
-    return "*" in tags or etag in tags
 
 
 def _signed_url(services: Services, stored: StoredObject) -> str:

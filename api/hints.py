@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from amqp.exceptions import AMQPError
 from celery import Celery
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
@@ -12,7 +13,9 @@ log = logging.getLogger(__name__)
 
 TASK = "worker.run_next"
 QUEUE = "gpu"
+QUEUE_TYPE = "quorum"  # Of RabbitMQ; Valkey and Redis have one type. The worker declares the same.
 _TIMEOUT_S = 1.0
+_FAILURES = (KombuError, RedisError, AMQPError, OSError)
 
 
 class Hints:
@@ -25,6 +28,7 @@ class Hints:
             accept_content=["json"],
             task_ignore_result=True,
             task_default_queue=QUEUE,
+            task_default_queue_type=QUEUE_TYPE,
             broker_connection_timeout=_TIMEOUT_S,
             broker_transport_options={
                 "socket_connect_timeout": _TIMEOUT_S,
@@ -38,7 +42,7 @@ class Hints:
         """Tells one worker to look for work. Called after the commit."""
         try:
             self._celery.send_task(TASK, queue=QUEUE, ignore_result=True, retry=False)
-        except (KombuError, RedisError, OSError) as error:
+        except _FAILURES as error:
             log.warning("event=hint_not_sent error=%r", error)
 
     def ping(self) -> None:
@@ -50,9 +54,10 @@ class Hints:
         try:
             with self._celery.connection_for_write(connect_timeout=_TIMEOUT_S) as connection:
                 connection.ensure_connection(max_retries=1, timeout=_TIMEOUT_S, interval_start=0)
-                with connection.channel() as channel:
-                    channel.client.ping()
-        except (KombuError, RedisError, OSError) as error:
+                if connection.transport.driver_type == "redis":  # Others have shaken hands by now.
+                    with connection.channel() as channel:
+                        channel.client.ping()
+        except _FAILURES as error:
             raise ConnectionError("the broker does not answer") from error
 
     def close(self) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
+from jobs import audit
 from jobs.errors import IdempotencyInFlight, IdempotencyKeyReused
 from jobs.tables import Document, IdempotencyKey
 
@@ -47,21 +48,31 @@ def once(
         IdempotencyInFlight: another request with the key has not finished.
         IdempotencyKeyReused: the key came with another request before.
     """
+
+    def told() -> Document:
+        body = effect()
+        audit.about(session, target_id=body.get("id"))
+        return body
+
     if key is None:
-        return Answer(effect(), replayed=False)
-    if not session.scalar(select(func.pg_try_advisory_xact_lock(_lock_id(project_id, key)))):
+        return Answer(told(), replayed=False)
+    if not session.scalar(_TRY_LOCK, {"number": _lock_id(project_id, key)}):
         raise IdempotencyInFlight("a request with this Idempotency-Key is being worked on")
     digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
     stored = session.get(IdempotencyKey, (project_id, key))
     if stored is not None:
         if stored.request_digest != digest:
             raise IdempotencyKeyReused("this Idempotency-Key was used with another request")
+        audit.nothing_was_done(session)
         return Answer(stored.response, replayed=True)
-    body = effect()
+    body = told()
     session.add(
         IdempotencyKey(project_id=project_id, key=key, request_digest=digest, status_code=status_code, response=body)
     )
     return Answer(body, replayed=False)
+
+
+_TRY_LOCK = select(func.pg_try_advisory_xact_lock(bindparam("number")))
 
 
 def _lock_id(project_id: str, key: str) -> int:

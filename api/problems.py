@@ -17,13 +17,24 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from jobs.errors import FieldError, InvalidRequest, RangeNotSatisfiable, ServiceError, Unauthorized, Unavailable
+from api.security_headers import add_security_headers
+from jobs.errors import (
+    FieldError,
+    InsufficientScope,
+    InvalidRequest,
+    RangeNotSatisfiable,
+    RateLimited,
+    ServiceError,
+    Unauthorized,
+    Unavailable,
+)
 from jobs.ids import new_id
 
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_API_KEY = re.compile(r"ega_[A-Za-z0-9]{16,}")
 _RETRY_AFTER_S = 2
 
 
@@ -95,7 +106,10 @@ def install(app: FastAPI) -> None:
 async def _service_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ServiceError)
     if error.status >= 500:
-        log.error("event=%s request_id=%s", error.code, request_id(request.scope), exc_info=error)
+        # What waited in vain has no cause but the load, to which a stack for each would add.
+        shown = None if isinstance(error, Unavailable) and error.__cause__ is None else error
+        id_ = request_id(request.scope)
+        log.error("event=%s request_id=%s detail=%r", error.code, id_, error.detail, exc_info=shown)
     return problem(
         request.scope,
         status=error.status,
@@ -112,10 +126,15 @@ def _headers(error: ServiceError) -> dict[str, str]:
     headers = {}
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = 'Bearer realm="egrpo"'
+    if isinstance(error, InsufficientScope):  # RFC 6750, 3.1
+        scopes = " ".join(error.missing_scopes)
+        headers["WWW-Authenticate"] = f'Bearer realm="egrpo", error="insufficient_scope", scope="{scopes}"'
     if isinstance(error, RangeNotSatisfiable):
         headers["Content-Range"] = f"bytes */{error.size_bytes}"
     if error.retryable:
         headers["Retry-After"] = str(_RETRY_AFTER_S if isinstance(error, Unavailable) else 1)
+    if isinstance(error, RateLimited):
+        headers.update(error.headers)
     return headers
 
 
@@ -127,12 +146,19 @@ async def _request_validation_error(request: Request, error: Exception) -> JSONR
 
 
 def _parameter_error(item: dict[str, Any]) -> FieldError:
-    name = ".".join(str(part) for part in item["loc"][1:]) or str(item["loc"][0])
+    name = _parameter_name(item["loc"])
     context = item.get("ctx", {})
     allowed = next((context[key] for key in ("expected", "le", "ge", "max_length") if key in context), None)
     code = "unknown_parameter" if item["type"] == "extra_forbidden" else "invalid_parameter"
     detail = "there is no such parameter" if item["type"] == "extra_forbidden" else item["msg"]
     return FieldError(code, detail, parameter=name, allowed=allowed)
+
+
+def _parameter_name(location: tuple[int | str, ...]) -> str:
+    """Returns the name as it stands in a URL, of a list with the place of the value, of an object with its key."""
+    # Without a second part, all parameters together are wrong; pydantic's last part "[key]" says that the key is.
+    first, *rest = [part for part in location if part != "[key]"][1:] or location[:1]
+    return str(first) + "".join(f".{part}" if isinstance(part, int) else f"[{part}]" for part in rest)
 
 
 async def _http_exception(request: Request, error: Exception) -> JSONResponse:
@@ -150,17 +176,18 @@ async def _http_exception(request: Request, error: Exception) -> JSONResponse:
 
 
 def _internal_error(scope: Scope, error: Exception) -> JSONResponse:
-    log.error("event=internal_error path=%s request_id=%s", scope.get("path"), request_id(scope), exc_info=error)
+    path = _API_KEY.sub("ega_…", quote(scope["path"]))
+    log.error("event=internal_error path=%s request_id=%s", path, request_id(scope), exc_info=error)
     detail = "something went wrong on our side; name the request_id when you report it"
     return problem(scope, status=500, code="internal", title="Internal error", detail=detail)
 
 
 def _log_request(scope: Scope, status: int, seconds: float) -> None:
-    """Logs one line for a request; the query string stays out of it."""
+    """Logs one line for a request; the query string stays out of it, and so does an API key in the path."""
     log.info(
         "event=request method=%s path=%s status=%d ms=%.0f request_id=%s",
         scope["method"],
-        quote(scope["path"]),
+        _API_KEY.sub("ega_…", quote(scope["path"])),
         status,
         1000 * seconds,
         request_id(scope),
@@ -200,7 +227,8 @@ class RequestIdMiddleware:
                 _log_request(scope, message["status"], time.monotonic() - began)
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = id_
-                headers["X-Content-Type-Options"] = "nosniff"
+                headers.update(scope["state"].get("rate_limit_headers", {}))
+                add_security_headers(scope, headers)
             await send(message)
 
         try:

@@ -5,6 +5,7 @@ One per application, on `app.state.services`; nothing is made at import and noth
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 import threading
@@ -15,10 +16,15 @@ from types import FrameType
 from anyio import CapacityLimiter
 from sqlalchemy import Engine
 
+from api.buckets import Buckets
+from api.events.feed import EventFeed
 from api.hints import Hints
+from api.rate_limits import RateLimits
 from api.waker import Waker
-from jobs.db import SessionFactory, make_engine, make_session_factory
+from jobs.db import SessionFactory, make_engine, make_session_factory, reading
 from jobs.errors import StoreUnavailable
+from jobs.outbound import Outbound
+from jobs.sealing import Sealer
 from jobs.settings import Settings
 from jobs.store import ObjectStore
 
@@ -34,9 +40,17 @@ class Services:
     settings: Settings
     engine: Engine
     sessions: SessionFactory
+    readings: SessionFactory  # `jobs.db.reading`
     store: ObjectStore
+    sealer: Sealer
+    outbound: Outbound
     hints: Hints
+    buckets: Buckets
+    rate_limits: RateLimits
     waker: Waker
+    event_feed: EventFeed
+    # Requests that may have a session at once: half the connections. Needs no slot what asks and lets go in one thread.
+    session_slots: asyncio.Semaphore
     # Apart from the threads of the requests: when those hang, it must still be possible to say so.
     health_threads: CapacityLimiter
 
@@ -44,13 +58,22 @@ class Services:
     def of(cls, settings: Settings) -> Services:
         """Returns the services of these settings."""
         engine = make_engine(settings, application="egrpo-api")
+        buckets = Buckets(settings.broker_url)
+        sessions, waker = make_session_factory(engine), Waker(settings)
         return cls(
             settings=settings,
             engine=engine,
-            sessions=make_session_factory(engine),
+            sessions=sessions,
+            readings=reading(sessions),
             store=ObjectStore(settings),
+            sealer=Sealer.of(settings),
+            outbound=Outbound(settings.outbound_pairs()),
             hints=Hints(settings.broker_url),
-            waker=Waker(settings),
+            buckets=buckets,
+            rate_limits=RateLimits(settings, buckets),
+            waker=waker,
+            event_feed=EventFeed(sessions, waker),
+            session_slots=asyncio.Semaphore(settings.database_pool_size),
             health_threads=CapacityLimiter(_HEALTH_THREADS),
         )
 
@@ -65,6 +88,7 @@ class Services:
         """Stops it and closes the connections."""
         self.waker.stop()
         self.hints.close()
+        self.buckets.close()
         self.engine.dispose()
 
     def _make_bucket(self) -> None:

@@ -71,6 +71,11 @@ class Waker:
         """Whether waiters should give up."""
         return self._stopping.is_set()
 
+    @property
+    def look_again_s(self) -> float:
+        """How long a wake-up may have been missed before somebody should look: longer while the database is heard."""
+        return _LOOK_AGAIN_S if self._listening else _LOOK_AGAIN_DEAF_S
+
     @contextmanager
     def watch(self, job_id: str) -> Iterator[asyncio.Event]:
         """Registers a waiter: enter before reading the table, so that nothing falls in between."""
@@ -85,9 +90,8 @@ class Waker:
 
     async def wait(self, event: asyncio.Event, timeout_s: float) -> None:
         """Returns when the event was set, or when it is time to look again."""
-        look_again_s = _LOOK_AGAIN_S if self._listening else _LOOK_AGAIN_DEAF_S
         with suppress(TimeoutError):
-            await asyncio.wait_for(event.wait(), min(timeout_s, look_again_s))
+            await asyncio.wait_for(event.wait(), min(timeout_s, self.look_again_s))
         event.clear()
 
     def _run(self) -> None:

@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from api.artifacts import service
 from api.artifacts.schemas import ArtifactBody
 from api.dependencies import TheCaller, TheServices, TheSession
-from api.downloads import Conditions, DownloadQuery, conditions_of, respond
+from api.downloads import MEDIA_TYPES, Conditions, DownloadQuery, conditions_of, respond
 from api.openapi import file_responses, problems
 from api.pagination import List, ListQuery
 
@@ -29,7 +29,7 @@ def list_artifacts(
     "/{name:path}",
     operation_id="getArtifact",
     response_class=Response,
-    responses=file_responses("application/octet-stream"),
+    responses=file_responses(*MEDIA_TYPES),
 )
 def get_artifact(
     caller: TheCaller,

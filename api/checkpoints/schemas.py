@@ -32,6 +32,8 @@ class CheckpointBody(BaseModel):
     spec_digest: str
     size_bytes: int
     files: list[FileBody]
+    pinned_at: datetime | None = Field(description="since when its owner keeps it from retention and deletion")
+    expires_at: datetime | None = Field(description="when it goes because its job has ended; null if it does not")
     created_at: datetime
 
 
@@ -41,12 +43,12 @@ class CheckpointsQuery(ListQuery):
     kind: Literal["state", "adapter"] | None = None
 
 
-def body_of(checkpoint: Checkpoint) -> CheckpointBody:
+def body_of(checkpoint: Checkpoint, expires_at: datetime | None) -> CheckpointBody:
     """Returns the body of one checkpoint."""
-    same = ("id", "step", "kind", "format", "eval_reward", "spec_digest", "size_bytes", "created_at")
+    same = ("id", "step", "kind", "format", "eval_reward", "spec_digest", "size_bytes", "pinned_at", "created_at")
     base = f"/v1/jobs/{checkpoint.job_id}/checkpoints/{checkpoint.id}/files"
     files = [_file(entry, base) for entry in checkpoint.files]
-    return CheckpointBody(**{name: getattr(checkpoint, name) for name in same}, files=files)
+    return CheckpointBody(**{name: getattr(checkpoint, name) for name in same}, files=files, expires_at=expires_at)
 
 
 def _file(entry: dict[str, Any], base: str) -> FileBody:

@@ -1,7 +1,7 @@
 """Events as server-sent events: what is there, then what comes, until the job has ended.
 
 The table is the truth and NOTIFY only wakes: a stream reads exactly what the list reads, from the `seq` that its client
-saw last. It holds no connection to the database while it waits.
+saw last. `api.events.feed` reads for all streams of the process.
 """
 
 from __future__ import annotations
@@ -10,10 +10,8 @@ import time
 from collections.abc import AsyncIterator
 
 from pydantic import BaseModel
-from starlette.concurrency import run_in_threadpool
 
-from api.events import service
-from api.events.schemas import EventBody, EventList, EventsQuery
+from api.events.schemas import EventBody, EventList
 from api.services import Services
 from jobs.pages import MAX_LIMIT
 from jobs.states import TERMINAL
@@ -30,32 +28,30 @@ async def first_page(services: Services, project_id: str, job_id: str, after: in
     Raises:
         NotFound: the project has no such job.
     """
-    return await run_in_threadpool(service.read, services, project_id, job_id, _query(after))
+    with services.event_feed.follow(project_id, job_id, after) as follower:
+        return await services.event_feed.read(follower, MAX_LIMIT)
 
 
 async def messages(services: Services, project_id: str, job_id: str, page: EventList) -> AsyncIterator[str]:
     """Yields the page and all that follows, as the text of server-sent events."""
     ends_at = time.monotonic() + LONGEST_S
+    feed = services.event_feed
     yield f"retry: {RETRY_MS}\n\n{_batch(page)}"
     said_at = time.monotonic()
-    with services.waker.watch(job_id) as woken:
+    with feed.follow(project_id, job_id, int(page.next_cursor)) as follower:
+        follower.woken.set()  # Something may have come since the first page.
         while not services.waker.stopping and time.monotonic() < ends_at:
             if page.job.status in TERMINAL and not page.has_more:
                 yield _message("done", page.job)
                 return
-            page = await run_in_threadpool(service.read, services, project_id, job_id, _query(int(page.next_cursor)))
-            if page.data:
-                yield _batch(page)
-                said_at = time.monotonic()
-            elif (left_s := said_at + PING_S - time.monotonic()) > 0:
-                await services.waker.wait(woken, left_s)
+            if page.has_more or await feed.wait(follower, said_at + PING_S - time.monotonic()):
+                page = await feed.read(follower, MAX_LIMIT)
+                text = _batch(page) if page.data else ""
             else:
-                yield ": ping\n\n"
+                text = ": ping\n\n"
+            if text:
+                yield text
                 said_at = time.monotonic()
-
-
-def _query(after: int) -> EventsQuery:
-    return EventsQuery(after=after, limit=MAX_LIMIT)
 
 
 def _batch(page: EventList) -> str:

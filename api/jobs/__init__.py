@@ -1,1 +1,1 @@
-"""Alignment jobs: create, list, show, cancel, pause, resume."""
+"""Alignment jobs: create, list, show, cancel, pause, resume, retry."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, Field, model_validator
 
 from api.artifacts.schemas import ArtifactBody
 from api.pagination import ListQuery
+from jobs import limits
+from jobs.queue_places import QueuePlace
+from jobs.spec import Limits, MetadataKey, MetadataValue
 from jobs.states import Action, Actor, Status, allowed_actions
 from jobs.tables import Job
-from jobs.workers import QueuePlace
 
 
 class StatusReasonBody(BaseModel):
@@ -46,6 +49,8 @@ class JobSummary(BaseModel):
     attempt: int
     version: int
     progress: ProgressBody
+    limits: Limits = Field(description="those that hold now; what was submitted is in the spec")
+    gpu_seconds: float = Field(description="used by the attempts that have ended")
     queue: QueuePlace | None = Field(description="where a queued job stands, and why it waits")
     spec_digest: str
     created_at: datetime
@@ -61,11 +66,36 @@ class JobBody(JobSummary):
     artifacts: list[ArtifactBody] = Field(description="files beside the adapter that are there so far")
 
 
+_METADATA = re.compile(r"metadata\[(.*)\]", re.DOTALL)
+
+
 class JobsQuery(ListQuery):
     """Which jobs."""
 
     status: list[Status] = Field(default_factory=list, description="any of these")
     name: str | None = Field(default=None, max_length=200, description="exactly this name")
+    base_model: str | None = Field(default=None, max_length=300, description="catalogue id, or repo@revision")
+    created_after: AwareDatetime | None = Field(default=None, description="at this time or later, with its offset")
+    created_before: AwareDatetime | None = Field(default=None, description="before this time, with its offset")
+    metadata: dict[MetadataKey, MetadataValue] = Field(
+        default_factory=dict,
+        max_length=16,
+        description="as in `metadata[ticket]=ML-88`: all of these pairs",
+        examples=[{"ticket": "ML-88"}],
+    )
+    order: Literal["desc", "asc"] = Field(default="desc", description="newest or oldest first")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_metadata(cls, parameters: Any) -> Any:
+        """Takes `metadata[…]=…` together, as OpenAPI's style `deepObject` writes an object."""
+        if not isinstance(parameters, dict):
+            return parameters
+        found = {name: match[1] for name in parameters if (match := _METADATA.fullmatch(name))}
+        if not found:
+            return parameters
+        others = {name: value for name, value in parameters.items() if name not in found}
+        return {**others, "metadata": {key: parameters[name] for name, key in found.items()}}
 
 
 def summary_of(job: Job, place: QueuePlace | None) -> JobSummary:
@@ -85,5 +115,7 @@ def _members(job: Job, place: QueuePlace | None) -> dict[str, Any]:
         **{name: getattr(job, name) for name in (*same, *times)},
         "metadata": job.metadata_,
         "allowed_actions": allowed_actions(job.status),
+        "limits": limits.of(job),
+        "gpu_seconds": job.gpu_seconds,
         "queue": place,
     }

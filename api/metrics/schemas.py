@@ -7,9 +7,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from jobs.tables import Metric
+from jobs.metrics import MetricRow
 
 MAX_ROWS = 20_000  # Short rows: a run of a thousand steps is one page.
+MAX_POINTS = 2_000
 
 
 class MetricBody(BaseModel):
@@ -26,13 +27,19 @@ class MetricsQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: int = Field(default=MAX_ROWS, ge=1, le=MAX_ROWS)
-    cursor: str | None = Field(default=None, max_length=500)
+    limit: int | None = Field(default=None, ge=1, le=MAX_ROWS, description=f"JSON only; {MAX_ROWS} if left out")
+    cursor: str | None = Field(default=None, max_length=500, description="JSON only")
     names: list[str] = Field(default_factory=list, description="repeated, or separated by commas; all if left out")
     from_step: int | None = Field(default=None, ge=0, lt=2**31)
     to_step: int | None = Field(default=None, ge=0, lt=2**31)
-    max_points: int = Field(default=2_000, ge=2, le=20_000, description="per name, evenly thinned, ends kept")
-    format: Literal["json", "csv", "ndjson"] = "json"
+    max_points: int | None = Field(
+        default=None,
+        ge=2,
+        le=20_000,
+        description="most rows of a name: the first, the last, and the lowest and highest of even stretches of steps; "
+        f"if left out {MAX_POINTS} in JSON, and every row as CSV and NDJSON",
+    )
+    format: Literal["json", "csv", "ndjson"] = Field(default="json", description="CSV and NDJSON are not paged")
 
     @field_validator("names")
     @classmethod
@@ -40,6 +47,6 @@ class MetricsQuery(BaseModel):
         return [name.strip() for value in values for name in value.split(",") if name.strip()]
 
 
-def body_of(metric: Metric) -> MetricBody:
+def body_of(row: MetricRow) -> MetricBody:
     """Returns the body of one number."""
-    return MetricBody(step=metric.step, name=metric.name, value=metric.value, created_at=metric.created_at)
+    return MetricBody(step=row.step, name=row.name, value=row.value, created_at=row.created_at)

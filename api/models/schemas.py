@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from egrpo import catalogue
 
@@ -12,10 +12,10 @@ from egrpo import catalogue
 class ModelBody(BaseModel):
     """A base model that jobs may name."""
 
-    id: str
+    id: str = Field(examples=["flux-1-dev"])
     family: str
-    repo: str | None
-    revision: str | None
+    repo: str | None = Field(description="on the Hub; null for a model that is part of the service")
+    revision: str | None = Field(description="the commit of `repo` that is trained, 40 hexadecimal digits")
     gated: bool
     width: int
     height: int

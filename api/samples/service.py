@@ -17,7 +17,7 @@ def page(session: Session, project_id: str, job_id: str, query: SamplesQuery) ->
         NotFound: the project has no such job.
     """
     jobs.get(session, project_id, job_id)
-    found = samples.page(session, job_id, limit=query.limit, cursor=query.cursor, step=query.step, kind=query.kind)
+    found = samples.page(session, job_id, **query.model_dump())
     data = [body_of(sample) for sample in found.items]
     return List(data=data, has_more=found.next_cursor is not None, next_cursor=found.next_cursor)
 

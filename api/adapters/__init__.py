@@ -1,0 +1,1 @@
+"""The adapters that the jobs of a project have made."""

@@ -1,0 +1,1 @@
+"""Prompt sets: create from JSON, JSON Lines or plain text, list, read, delete."""

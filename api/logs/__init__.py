@@ -1,0 +1,1 @@
+"""The log of a job, line by line, with a long-poll."""
