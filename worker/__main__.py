@@ -1,5 +1,7 @@
 """`python -m worker` starts a worker; SIGTERM drains it: checkpoint, upload, job back to the queue, exit 0.
 
+`python -m worker maintenance` starts a process that runs no jobs but what is due from time to time (`maintenance`); the
+other commands are what an operator asks of workers that run (`operate`).
 Celery's worker runs in the main thread and delivers hints. Whether it has a broker or not, the poller thread runs jobs.
 """
 
@@ -17,7 +19,9 @@ from jobs.db import make_engine, make_session_factory
 from jobs.errors import SettingsError
 from jobs.settings import load
 from jobs.store import ObjectStore
+from worker import operate
 from worker.app import QUEUE, create_app
+from worker.maintenance import run_maintenance
 from worker.run_folder import check_work_dir, sweep
 from worker.runner import Runner
 from worker.settings import WorkerSettings
@@ -27,21 +31,31 @@ log = logging.getLogger("worker")
 _CELERY_RESTART_S = 5.0
 
 
-def main() -> int:
-    """Runs a worker until it is told to stop. Returns the process's exit code."""
+def main(arguments: list[str]) -> int:
+    """Runs a worker or a maintenance process until it is told to stop, or a command. Returns the exit code."""
+    is_maintenance = arguments == ["maintenance"]
+    if arguments and not is_maintenance:
+        return operate.main(arguments)
     try:
         settings = load(WorkerSettings)
-        check_work_dir(settings.work_dir)
+        if not is_maintenance:
+            check_work_dir(settings.work_dir)
     except SettingsError as error:
         print(f"error: {error.detail}", file=sys.stderr)
         return 2
     configure_logging()
+    return run_maintenance(settings) if is_maintenance else run_worker(settings)
+
+
+def run_worker(settings: WorkerSettings) -> int:
+    """Runs a worker until it is told to stop. Returns the process's exit code."""
     engine = make_engine(settings, application="egrpo-worker")
     runner = Runner(settings, make_session_factory(engine), ObjectStore(settings))
     drain_on_signals(runner)
     sweep(settings.work_dir)
     runner.start()
-    log.info("event=worker_started worker=%s", settings.worker_name)
+    gpu_type, num_gpus = runner.pool.gpu_type, runner.pool.num_gpus
+    log.info("event=worker_started worker=%s gpu_type=%s num_gpus=%d", settings.worker_name, gpu_type, num_gpus)
     listen(create_app(settings.broker_url, runner.run_until_idle), runner)
     runner.join()
     engine.dispose()
@@ -96,4 +110,4 @@ def listen(app: Celery, runner: Runner) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

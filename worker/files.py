@@ -1,16 +1,17 @@
 """Brings the trainer's files into the store and then names them in the database: samples, checkpoints, artifacts.
 
 The commit protocol of a checkpoint: the trainer wrote, fsynced and renamed it; here every file is checked against the
-sha256 that the trainer announced, uploaded under a key that carries the epoch, read back and checked again; only then
-the row is inserted, guarded by the epoch, and told. A row therefore names whole files and nothing else does. A kill at
-any point leaves at most objects without a row.
+sha256 that the trainer announced, uploaded under a key that carries the epoch, read back and checked again; only then,
+and after all that the trainer told before, the row is inserted, guarded by the epoch, and told. A row therefore names
+whole files and nothing else does. A kill at any point leaves at most objects without a row.
 """
 
 import logging
 import mimetypes
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from jobs import artifacts, checkpoints, events, samples
+from jobs.adapters import formats_in
 from jobs.db import SessionFactory, transaction
 from jobs.errors import ChecksumMismatch, DatabaseUnavailable
 from jobs.leases import Claim
@@ -26,26 +28,23 @@ from jobs.tables import Checkpoint, Document
 from worker import retention
 from worker.fence import Fence
 from worker.protocol import ArtifactEvent, CheckpointEvent, FileEntry, ProtocolError, SampleEvent, path_inside
+from worker.publisher import Lane
+from worker.rows import RowEvent
 
 log = logging.getLogger(__name__)
 
 FileEvent = SampleEvent | CheckpointEvent | ArtifactEvent
 MANIFEST = "manifest.json"
 _UPLOAD_TRIES = 3
-# The file of an exported adapter that shows a format; the trainer writes several of them side by side.
-_FORMAT_OF_FILE = {
-    "pytorch_lora_weights.safetensors": "diffusers",
-    "peft/adapter_model.safetensors": "peft",
-    "comfyui_lora.safetensors": "comfyui",
-}
 
 
 @dataclass(frozen=True)
 class Spooled:
-    """A file event and the place from which its files are uploaded."""
+    """A file event, the place from which its files are uploaded, and how many rows the trainer had told before it."""
 
     event: FileEvent
     source: Path
+    num_rows: int
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,15 @@ class _Stored:
 class FilePublisher:
     """Publishes the files of one claim. `spool` runs in the trainer's reader thread, `publish` in the uploader's."""
 
-    def __init__(self, sessions: SessionFactory, store: ObjectStore, claim: Claim, fence: Fence, run_dir: Path) -> None:
+    def __init__(
+        self,
+        sessions: SessionFactory,
+        store: ObjectStore,
+        claim: Claim,
+        fence: Fence,
+        run_dir: Path,
+        rows: Lane[RowEvent],
+    ) -> None:
         """Prepares the publisher.
 
         Args:
@@ -69,12 +76,14 @@ class FilePublisher:
             claim: What is being run; its epoch is part of every key.
             fence: Guards every transaction.
             run_dir: The trainer's run folder.
+            rows: Publishes what needs no upload; nothing is named before the rows that were told before it.
         """
         self._sessions = sessions
         self._store = store
         self._claim = claim
         self._fence = fence
         self._run_dir = run_dir
+        self._rows = rows
         self._spool_dir = run_dir / ".spool"
         self._num_spooled = 0
         self._stored: dict[int, _Stored] = {}
@@ -87,24 +96,26 @@ class FilePublisher:
         they are still there when its event is read.
         """
         if not isinstance(event, CheckpointEvent):
-            return Spooled(event, self._run_dir)
+            return Spooled(event, self._run_dir, self._rows.num_put)
         self._num_spooled += 1
         target = self._spool_dir / f"{self._num_spooled:06d}"
         for name in {*(entry.path for entry in event.files), MANIFEST}:
             _link(self._run_dir, f"{event.path}/{name}", target, name)
-        return Spooled(event, target)
+        return Spooled(event, target, self._rows.num_put)
 
     def publish(self, batch: Sequence[Spooled]) -> None:
         """Uploads the files of the batch, then inserts their rows in one transaction. Safe to repeat.
 
         Raises:
             LeaseLost: The epoch is over.
+            RuntimeError: What was told before these files cannot be published.
             Unavailable: The store or the database is down; call again with the same batch.
         """
         for spooled in batch:
             if id(spooled) not in self._stored:  # What was uploaded before the store went down is not uploaded again.
                 self._stored[id(spooled)] = self._upload(spooled)
         stored = [self._stored[id(spooled)] for spooled in batch]
+        self._rows.wait_for(max(spooled.num_rows for spooled in batch))
         with transaction(self._sessions) as session:
             self._fence.pass_through(session)
             told = [told for item in stored for told in self._insert(session, item)]
@@ -143,6 +154,8 @@ class FilePublisher:
 
     def _upload_checkpoint(self, event: CheckpointEvent, source: Path) -> tuple[StoredFile, ...]:
         entries: list[tuple[str, FileEntry | None]] = [(entry.path, entry) for entry in event.files]
+        if event.kind == "state" and not (source / MANIFEST).exists():
+            raise FileNotFoundError("a state without its manifest cannot be resumed from")
         if (source / MANIFEST).exists() and MANIFEST not in dict(entries):
             entries.append((MANIFEST, None))
         return tuple(
@@ -222,13 +235,11 @@ class FilePublisher:
         return [("artifact", {"name": event.path, "size_bytes": file.size_bytes, "sha256": file.sha256})]
 
 
-def formats_in(paths: Iterable[str]) -> str | None:
-    """Returns the formats of an exported adapter by its files, separated by commas; None if there is none."""
-    return ",".join(_FORMAT_OF_FILE[path] for path in paths if path in _FORMAT_OF_FILE) or None
-
-
 def _link(run_dir: Path, relative: str, folder: Path, name: str) -> None:
-    """Links a file of the run folder; one that is missing or outside is left out and refused later, by name."""
+    """Links a file of the run folder; one that is missing or outside is left out and refused later, by name.
+
+    On a machine that is too busy to read in time, the trainer may be pruning the checkpoint just now.
+    """
     try:
         source, target = path_inside(run_dir, relative), path_inside(folder, name)
     except ProtocolError:
@@ -238,8 +249,11 @@ def _link(run_dir: Path, relative: str, folder: Path, name: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
+    except FileNotFoundError:
+        return
     except OSError:  # A file system without hard links.
-        shutil.copyfile(source, target)
+        with suppress(FileNotFoundError):
+            shutil.copyfile(source, target)
 
 
 def _content_type(path: Path) -> str:

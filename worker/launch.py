@@ -1,8 +1,9 @@
 """Starts one trainer so that it cannot outlive its worker.
 
-Run as a script, `python -I launch.py PARENT_PID COMMAND…`: it prepares the process and replaces itself by COMMAND. It
-is its own small program because the alternative, `preexec_fn`, runs Python between fork and exec in a process with
-threads, where a lock held by another thread can hang the child for ever. It imports the standard library only.
+Run as a script, `python -I launch.py PARENT_PID COMMAND…`: it prepares the process and replaces itself by COMMAND.
+Where COMMAND is a launcher of several processes, it stands before each of them again, with `leader` for the launcher's
+id. It is its own small program because the alternative, `preexec_fn`, runs Python between fork and exec in a process
+with threads, where a lock held by another thread can hang the child for ever. It imports the standard library only.
 """
 
 import ctypes
@@ -15,6 +16,7 @@ _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 # The kernel adds this to the trainer's badness (0..1000), so that memory pressure ends the trainer, which can resume,
 # and not the worker, which holds the lease.
 _OOM_SCORE_ADJ = "500"
+_LEADER = "TRAINER_LEADER_PID"
 
 
 def die_with_parent(parent_pid: int) -> None:
@@ -36,8 +38,10 @@ def volunteer_for_the_oom_killer() -> None:
 
 def main() -> None:
     """Prepares the process and becomes the trainer."""
-    parent_pid, command = int(sys.argv[1]), sys.argv[2:]
-    die_with_parent(parent_pid)
+    parent, command = sys.argv[1:2], sys.argv[2:]
+    die_with_parent(int(os.environ[_LEADER] if parent == ["leader"] else parent[0]))
+    if parent != ["leader"]:
+        os.environ[_LEADER] = str(os.getpid())
     volunteer_for_the_oom_killer()
     os.execvp(command[0], command)
 

@@ -1,7 +1,7 @@
 """What a trainer's end means: exit codes, signals and its last words, mapped to a reason.
 
-A reason says whose fault it was and whether another attempt helps; the decision what happens to the job is made from it
-in `supervisor`. The exit codes are those of `python -m egrpo`.
+A reason says whose fault it was and whether another attempt helps; what happens to the job is decided from it by the
+table in `jobs.retries`. The exit codes are those of `python -m egrpo`.
 """
 
 import re
@@ -70,7 +70,7 @@ def reason_for(exit_: TrainerExit, error: ErrorEvent | None, oom_kills: int) -> 
     if _ran_out_of_memory(exit_, error):
         return Reason("out_of_memory", _message("the trainer ran out of memory", exit_, error), retryable=False)
     if exit_.code == EXIT_STOPPED:
-        return Reason("preempted", "the trainer was stopped from outside", retryable=True)
+        return Reason("trainer_stopped", "the trainer was stopped from outside", retryable=True)
     if exit_.code == EXIT_DONE:
         return Reason(
             "internal", _message("the trainer ended without exporting an adapter", exit_, error), retryable=True

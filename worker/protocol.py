@@ -71,6 +71,7 @@ class SampleEvent(_Event):
     kind: str = Field(min_length=1, max_length=64)
     path: str
     prompt: str
+    prompt_index: int | None = Field(default=None, ge=0, lt=2**31)
     seed: int = Field(ge=-(2**63), lt=2**63)
     rewards: FiniteValues = Field(default_factory=dict)
     passed: bool | None = None

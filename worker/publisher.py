@@ -3,7 +3,9 @@
 The trainer's reader thread only puts events into two queues. Two threads of low priority consume them: one writes rows,
 a batch in one transaction about every second; the other uploads files and then inserts their rows, one by one. They are
 apart so that a store that is down delays no metric, and both retry for as long as the lease is renewed, so that nothing
-is lost. Every transaction begins with the epoch guard; the first `LeaseLost` ends all publishing.
+is lost. The other way round there is an order: the files of an event are named in the database only after everything
+that the trainer told before it, because a job resumes after its last checkpoint and tells no earlier step again. Every
+transaction begins with the epoch guard; the first `LeaseLost` ends all publishing.
 """
 
 import logging
@@ -23,6 +25,13 @@ Item = TypeVar("Item")
 _FIRST_BACKOFF_S = 0.25
 _LAST_BACKOFF_S = 5.0
 _PAUSE_SLICE_S = 0.25
+
+
+class _AtOnce:
+    """Stands in the queue where somebody waits for what is before it."""
+
+
+_AT_ONCE = _AtOnce()
 
 
 class Lane(Generic[Item]):
@@ -50,8 +59,11 @@ class Lane(Generic[Item]):
         self._heartbeat = heartbeat
         self._max_batch = max_batch
         self._gather_s = gather_s
-        self._items: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
+        self._items: queue.SimpleQueue[Item | _AtOnce | None] = queue.SimpleQueue()
         self._closed = threading.Event()
+        self._num_published = 0
+        self._progress = threading.Condition()
+        self.num_put = 0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.failure: Exception | None = None
 
@@ -60,7 +72,8 @@ class Lane(Generic[Item]):
         self._thread.start()
 
     def put(self, item: Item) -> None:
-        """Adds an item; never blocks."""
+        """Adds an item; never blocks. One thread puts."""
+        self.num_put += 1
         self._items.put(item)
 
     def close(self) -> None:
@@ -73,11 +86,30 @@ class Lane(Generic[Item]):
         """Whether everything was published after `close`, or nothing more can be."""
         return not self._thread.is_alive()
 
+    def wait_for(self, num_items: int) -> None:
+        """Returns when the first `num_items` items are published, which no longer waits for more to gather.
+
+        Raises:
+            LeaseLost: The lease ran out first.
+            RuntimeError: The thread ended first, which `failure` explains.
+        """
+        self._items.put(_AT_ONCE)
+        with self._progress:
+            while self._num_published < num_items:
+                if self._heartbeat.lost:
+                    raise LeaseLost("the lease ran out while publishing")
+                if self.done:
+                    raise RuntimeError(f"{self._thread.name}: {num_items - self._num_published} items are missing")
+                self._progress.wait(_PAUSE_SLICE_S)
+
     def _run(self) -> None:
         be_nice()
         try:
             while batch := self._gather():
                 self._publish_until_done(batch)
+                with self._progress:
+                    self._num_published += len(batch)
+                    self._progress.notify_all()
         except LeaseLost as error:
             log.warning("event=lease_lost lane=%s error=%s", self._thread.name, error)
             self._heartbeat.give_up()
@@ -97,6 +129,10 @@ class Lane(Generic[Item]):
             if item is None:
                 self._items.put(None)  # For the next call, which then ends the thread.
                 break
+            if isinstance(item, _AtOnce):
+                if batch:
+                    break
+                continue
             batch.append(item)
             if deadline is None:
                 deadline = time.monotonic() + (0.0 if self._closed.is_set() else self._gather_s)

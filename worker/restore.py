@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 _BACKOFF_S = 1.0
+_DOWNLOAD_TRIES = 3
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: somebody asked.
@@ -55,26 +56,32 @@ def restore(
         Interrupted: `give_up` said so.
         LeaseLost: The epoch is over.
     """
-    for checkpoint in _waiting(partial(_committed, sessions, claim), give_up):
+    for checkpoint in waiting(partial(_committed, sessions, claim), give_up):
         try:
-            _waiting(partial(_download, store, checkpoint, run_dir, give_up), give_up)
+            waiting(partial(_download, store, checkpoint, run_dir, give_up), give_up)
         except (ChecksumMismatch, ObjectMissing, ProtocolError) as error:
             log.warning("event=checkpoint_unusable job_id=%s step=%d error=%s", claim.job_id, checkpoint.step, error)
             message = f"the checkpoint of step {checkpoint.step} cannot be used, trying the one before: {error}"
-            _waiting(partial(_tell, sessions, claim, fence, message), give_up)
+            waiting(partial(_tell, sessions, claim, fence, message), give_up)
         else:
-            _waiting(partial(_note, sessions, claim, fence, checkpoint.step), give_up)
+            waiting(partial(_note, sessions, claim, fence, checkpoint.step), give_up)
             return checkpoint.step
     return None
 
 
-def _waiting(action: Callable[[], Result], give_up: Callable[[], bool]) -> Result:
-    """Returns what the action returns, repeating it while the store or the database is down."""
+def waiting(action: Callable[[], Result], give_up: Callable[[], bool]) -> Result:
+    """Returns what the action returns, repeating it while the store or the database is down.
+
+    An attempt that ended for it would count against the job, which is not at fault.
+
+    Raises:
+        Interrupted: `give_up` said so.
+    """
     while not give_up():
         try:
             return action()
         except Unavailable as error:
-            log.warning("event=restore_waits error=%s", error)
+            log.warning("event=start_waits error=%s", error)
             time.sleep(_BACKOFF_S)
     raise Interrupted
 
@@ -96,8 +103,18 @@ def _download(store: ObjectStore, checkpoint: Checkpoint, run_dir: Path, give_up
             raise Interrupted
         target = path_inside(incoming, file["path"])
         target.parent.mkdir(parents=True, exist_ok=True)
-        store.download(f"{checkpoint.object_prefix}/{file['path']}", target, sha256=file["sha256"])
+        _download_file(store, f"{checkpoint.object_prefix}/{file['path']}", target, file["sha256"])
     incoming.rename(run_dir / "checkpoints" / f"step-{checkpoint.step:06d}")
+
+
+def _download_file(store: ObjectStore, key: str, target: Path, sha256: str) -> None:
+    """Downloads a file, again if it arrives damaged: what the store holds may be whole, and falling back costs work."""
+    for _ in range(_DOWNLOAD_TRIES - 1):
+        try:
+            return store.download(key, target, sha256=sha256)
+        except ChecksumMismatch as error:
+            log.warning("event=download_damaged error=%s", error)
+    return store.download(key, target, sha256=sha256)
 
 
 def _tell(sessions: SessionFactory, claim: Claim, fence: Fence, message: str) -> None:

@@ -4,7 +4,7 @@ Of adapters the newest stays: an attempt that died between exporting and telling
 
 The trainer prunes its own folder by the same rule. Removal has two phases: the row is marked first, so that nobody
 resumes from a checkpoint that is going away, then its files are deleted. A kill in between leaves objects without a
-living row, never a row without its objects.
+living row, never a row without its objects. What its owner has pinned stays, and takes no other's place.
 """
 
 import logging
@@ -30,7 +30,7 @@ def superfluous(states: Sequence[Checkpoint], *, keep_last: int, keep_best: int)
     """Returns the states that need not be kept.
 
     Args:
-        states: All of them, the best choice to resume from first.
+        states: All that are not pinned, the best choice to resume from first.
         keep_last: How many of the first to keep; two at least.
         keep_best: How many of the highest evaluation reward to keep.
     """
@@ -50,9 +50,10 @@ def prune(sessions: SessionFactory, store: ObjectStore, claim: Claim, fence: Fen
     kept = claim.spec["checkpoint"]
     with transaction(sessions) as session:
         fence.pass_through(session)
-        states = checkpoints.of_kind(session, claim.job_id, "state")
+        states = [row for row in checkpoints.of_kind(session, claim.job_id, "state") if row.pinned_at is None]
         going = superfluous(states, keep_last=kept["keep_last"], keep_best=kept["keep_best"])
-        going += checkpoints.of_kind(session, claim.job_id, "adapter")[1:]
+        adapters = checkpoints.of_kind(session, claim.job_id, "adapter")
+        going += [adapter for adapter in adapters[1:] if adapter.pinned_at is None]
         for state in going:
             state.deleted_at = func.clock_timestamp()
     for state in going:

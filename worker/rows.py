@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 
 from jobs import events, lifecycle, metrics
 from jobs.db import SessionFactory, transaction
+from jobs.logs import short
 from jobs.tables import Document, Job
 from worker.fence import Fence
 from worker.protocol import ErrorEvent, LogEvent, MetricEvent, PhaseEvent, ProgressEvent
@@ -52,9 +53,9 @@ class RowWriter:
             elif isinstance(event, MetricEvent):
                 told.append(("metric", {"step": event.step, "values": event.values}))
             elif isinstance(event, LogEvent):
-                told.append(("log", {"level": event.level, "message": event.message}))
+                told.append(("log", {"level": event.level, "message": short(event.message)}))
             elif isinstance(event, ErrorEvent):
-                told.append(("log", {"level": "error", "message": f"{event.code}: {event.message}"}))
+                told.append(("log", {"level": "error", "message": short(f"{event.code}: {event.message}")}))
         events.append_all(session, job.id, told)
 
 

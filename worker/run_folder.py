@@ -15,6 +15,7 @@ from pathlib import Path
 from jobs.errors import SettingsError
 from jobs.leases import Claim
 from jobs.spec import JobSpec
+from jobs.tables import Document
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +34,13 @@ class RunFolder:
         """
         self.path = work_dir / claim.job_id / str(claim.epoch)
         self.spec_path = self.path / "job.yaml"  # JSON is YAML.
-        self._claim = claim
         self._lock_fd: int | None = None
 
-    def prepare(self) -> None:
+    def prepare(self, spec: Document) -> None:
         """Makes the folder, empty but for the trainer's spec.
+
+        Args:
+            spec: The job's, with all prompts written out.
 
         Raises:
             OSError: The disk is full or read-only.
@@ -47,8 +50,8 @@ class RunFolder:
         self.path.mkdir(parents=True)
         self._lock_fd = os.open(self.path / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
-        spec = JobSpec.model_validate(self._claim.spec).train_spec()
-        self.spec_path.write_text(json.dumps(spec.model_dump(mode="json"), indent=1))
+        train_spec = JobSpec.model_validate(spec).train_spec()
+        self.spec_path.write_text(json.dumps(train_spec.model_dump(mode="json"), indent=1))
 
     def remove(self) -> None:
         """Removes everything; the job's folder too, if this was its last attempt here."""
@@ -81,6 +84,12 @@ def check_work_dir(work_dir: Path) -> None:
         raise SettingsError(f"EGRPO_WORK_DIR: {work_dir} cannot be made: {error.strerror}") from None
     if not os.access(work_dir, os.W_OK | os.X_OK):
         raise SettingsError(f"EGRPO_WORK_DIR: {work_dir} cannot be written")
+
+
+def free_bytes(work_dir: Path) -> int:
+    """Returns how much room there is for run folders."""
+    existing = next(folder for folder in (work_dir, *work_dir.parents) if folder.exists())
+    return shutil.disk_usage(existing).free
 
 
 def sweep(work_dir: Path) -> None:

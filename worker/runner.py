@@ -9,11 +9,12 @@ import logging
 import threading
 import time
 
-from jobs import leases, workers
+from jobs import leases, limits, workers
 from jobs.db import SessionFactory, transaction
 from jobs.errors import DatabaseUnavailable, ServiceError
 from jobs.leases import Claim
 from jobs.store import ObjectStore
+from worker.run_folder import free_bytes
 from worker.settings import WorkerSettings
 from worker.supervisor import Supervisor
 
@@ -34,15 +35,18 @@ class Runner:
         self._settings = settings
         self._sessions = sessions
         self._store = store
+        self.pool = settings.pool()
         self._one_at_a_time = threading.Lock()
         self._threads = [
             threading.Thread(target=self._poll, name="poller", daemon=True),
             threading.Thread(target=self._reap, name="reaper", daemon=True),
         ]
         self.draining = threading.Event()
+        self._is_registered = False
+        self._refusal: str | None = None  # Why no job is taken; the reaper thread tells it.
 
     def start(self) -> None:
-        """Starts polling and reaping."""
+        """Starts polling and reaping. A database that is not there yet is waited for."""
         for thread in self._threads:
             thread.start()
 
@@ -55,6 +59,11 @@ class Runner:
         self.draining.set()
         for thread in self._threads:
             thread.join()
+        try:
+            with transaction(self._sessions) as session:
+                workers.leave(session, self._settings.worker_name)
+        except DatabaseUnavailable as error:  # Its row is taken away as a dead worker's.
+            log.warning("event=worker_not_removed error=%s", error)
 
     def run_until_idle(self) -> None:
         """Runs jobs, one after the other, until none is eligible or the worker drains."""
@@ -63,7 +72,13 @@ class Runner:
                 pass
 
     def _run_one(self) -> bool:
-        """Runs the next job to its end. Returns False if there was none, or if the database could not be asked."""
+        """Runs the next job to its end. Returns False if there was none, no room for it, or no database to ask."""
+        free, min_free = free_bytes(self._settings.work_dir), self._settings.min_free_bytes
+        if free < min_free:
+            log.warning("event=no_room work_dir=%s free_bytes=%d", self._settings.work_dir, free)
+            self._refusal = f"{free / 1e9:.1f} GB are free on its disk, and it must have {min_free / 1e9:.1f}"
+            return False
+        self._refusal = None
         claimed_at = time.monotonic()
         try:
             claim = self._claim()
@@ -79,7 +94,9 @@ class Runner:
 
     def _claim(self) -> Claim | None:
         with transaction(self._sessions) as session:
-            return leases.claim(session, self._settings.worker_name, self._settings.lease)
+            if workers.is_draining(session, self._settings.worker_name):
+                return None
+            return leases.claim(session, self._settings.worker_name, self._settings.lease, self.pool)
 
     def _poll(self) -> None:
         while not self.draining.is_set():
@@ -101,8 +118,12 @@ class Runner:
 
     def _reap_once(self) -> None:
         with transaction(self._sessions) as session:
-            workers.beat(session, self._settings.worker_name)
+            note = workers.beat if self._is_registered else workers.register
+            note(session, self._settings.worker_name, self.pool, self._refusal)
+        self._is_registered = True
         with transaction(self._sessions) as session:
             reaped = leases.reap(session, self._settings.retry)
+        with transaction(self._sessions) as session:
+            limits.enforce(session, self._settings.pause_grace)
         for job_id, status in reaped:
             log.warning("event=job_reaped job_id=%s status=%s", job_id, status)

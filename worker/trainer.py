@@ -30,6 +30,7 @@ _STDERR_TAIL_BYTES = 16_384
 _READER_JOIN_S = 10.0
 # Between two looks at a trainer that has closed its pipe and lives on.
 _MUTE_S = 0.1
+_LAST_STACK_S = 0.5  # A rank of a launcher has that long to print its stacks before the next one is told to.
 
 # fmt: off
 _ALLOWED_NAMES = frozenset({
@@ -57,10 +58,13 @@ def trainer_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return passed | {"PYTHONFAULTHANDLER": "1", "PYTHONUNBUFFERED": "1"}
 
 
+def is_secret_name(name: str) -> bool:
+    """Whether an environment variable of that name holds a credential."""
+    return any(word in name.upper() for word in _SECRET_WORDS)
+
+
 def _is_allowed(name: str) -> bool:
-    if any(word in name.upper() for word in _SECRET_WORDS):
-        return False
-    return name in _ALLOWED_NAMES or name.startswith(_ALLOWED_PREFIXES)
+    return not is_secret_name(name) and (name in _ALLOWED_NAMES or name.startswith(_ALLOWED_PREFIXES))
 
 
 @dataclass(frozen=True)
@@ -80,17 +84,32 @@ class TrainerExit:
 class Trainer:
     """One run of the trainer. Start it, watch `exited`, then `finish` it exactly once."""
 
-    def __init__(self, command: Sequence[str], run_dir: Path, on_event: Callable[[TrainerEvent], None]) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        run_dir: Path,
+        on_event: Callable[[TrainerEvent], None],
+        secrets: Mapping[str, str] | None = None,
+        *,
+        environment: Mapping[str, str] | None = None,
+        is_launcher: bool = False,
+    ) -> None:
         """Prepares a run; nothing is started.
 
         Args:
             command: The trainer's command line up to, not including, `--events-fd`.
             run_dir: The run folder; stdout and stderr go to `trainer.log` in it.
             on_event: Called in the reader thread for every event, in order. It must not block.
+            secrets: What the trainer gets in its environment besides; the caller hides it in what comes back.
+            environment: What it gets besides, and is no secret.
+            is_launcher: Whether the command starts processes that do the work, and only waits for them.
         """
         self._command = list(command)
-        self._log_path = run_dir / "trainer.log"
+        self.log_path = run_dir / "trainer.log"
         self._on_event = on_event
+        self._secrets = dict(secrets or {})
+        self._environment = dict(environment or {})
+        self._is_launcher = is_launcher
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
 
@@ -101,19 +120,21 @@ class Trainer:
         return self._process.pid
 
     def start(self) -> None:
-        """Starts the process in a session and group of its own, and the thread that reads its events."""
+        """Starts the process in a session and group of its own, and the thread that reads its events.
+
+        The pipe of the events is its standard input: launchers pass that on, and close all that is not standard.
+        """
         read_fd, write_fd = os.pipe()
         with suppress(OSError):
             fcntl.fcntl(write_fd, _F_SETPIPE_SZ, _PIPE_BYTES)
         try:
-            with self._log_path.open("ab") as output:
+            with self.log_path.open("ab") as output:
                 self._process = subprocess.Popen(
-                    [*self._launcher(), *self._command, "--events-fd", str(write_fd)],
-                    stdin=subprocess.DEVNULL,
+                    [*self._launcher(), *self._command, "--events-fd", "0"],
+                    stdin=write_fd,
                     stdout=output,
                     stderr=output,
-                    env=trainer_environment(os.environ),
-                    pass_fds=(write_fd,),
+                    env=trainer_environment(os.environ) | self._environment | self._secrets,
                     start_new_session=True,
                 )
         except BaseException:
@@ -134,7 +155,8 @@ class Trainer:
                 try:
                     event = parse_event(line)
                 except ProtocolError as error:
-                    log.warning("event=bad_trainer_line error=%s", error)
+                    shown = "it is not shown, because the job has secrets" if self._secrets else error
+                    log.warning("event=bad_trainer_line error=%s", shown)
                     continue
                 self._on_event(event)
 
@@ -155,8 +177,14 @@ class Trainer:
         self._signal(signal.SIGTERM)
 
     def dump_and_abort(self) -> None:
-        """Ends the trainer so that it prints the stack of every thread into its log."""
-        self._signal(signal.SIGABRT)
+        """Ends the trainer so that it prints the stack of every thread into its log; of several, each its own."""
+        ranks = _children_of(self.pid) if self._is_launcher else []
+        for rank in ranks:
+            with suppress(ProcessLookupError):
+                os.kill(rank, signal.SIGABRT)
+            _wait_for_end_of(rank)  # Stacks that are printed at once are printed into each other.
+        if not ranks:
+            self._signal(signal.SIGABRT)
 
     def kill(self) -> None:
         """Ends the whole group at once, without a chance to save anything."""
@@ -184,6 +212,29 @@ class Trainer:
         return TrainerExit(code=returncode, signal=None, stderr_tail=tail)
 
     def _stderr_tail(self) -> str:
-        with self._log_path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _STDERR_TAIL_BYTES))
+        with self.log_path.open("rb") as file:
+            start = max(0, file.seek(0, os.SEEK_END) - _STDERR_TAIL_BYTES)
+            file.seek(start)
+            if start and self._secrets:
+                file.readline()  # A line that is cut may begin in the middle of one, which nobody could tell.
             return file.read().decode("utf-8", "replace").strip()
+
+
+def _wait_for_end_of(pid: int) -> None:
+    """Returns when a process has ended, also if nobody has asked for its status yet; after a moment in any case."""
+    deadline = time.monotonic() + _LAST_STACK_S
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return
+        if state in "ZX":
+            return
+        time.sleep(0.005)
+
+
+def _children_of(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:  # It has just ended, or there is no such file on this system.
+        return []
