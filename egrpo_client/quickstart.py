@@ -9,14 +9,15 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from egrpo_client.cli.jobs import watch_job
-from egrpo_client.client import JSON, Client
+from egrpo_client.cli.watching import watch_job
 from egrpo_client.connection import Connection
-from egrpo_client.download import download_job
+from egrpo_client.exchange import JSON
 from egrpo_client.spec_file import read_spec
 from egrpo_client.stack.folder import StackFolder, StackState
 from egrpo_client.stack.local import LocalStack
 from egrpo_client.stack.signals import StopSignals
+from egrpo_client.sync.client import Client
+from egrpo_client.sync.download import download_job
 
 Told = Callable[[str], None]
 
@@ -38,9 +39,9 @@ def run_quickstart(spec: Path, output: Path, folder: StackFolder, *, seed: int |
     body = read_spec(spec, seed=seed)
     with _service(folder, told) as connection, Client.of(connection) as client:
         told(f"service ready after {time.monotonic() - started_at:.1f} s at {connection.url}")
-        job = client.submit(body)
-        told(f"submitted {job['id']}")
-        job = watch_job(client, job["id"])
+        submitted = client.submit(body)
+        told(f"submitted {submitted.id}")
+        job = watch_job(client, submitted.id)
         shutil.rmtree(output / "adapter", ignore_errors=True)  # That of an earlier run may hold other files.
         download_job(client, job["id"], output)
         base_model = _base_model(client, job)
@@ -99,7 +100,7 @@ def _connection(state: StackState) -> Connection:
 def _base_model(client: Client, job: JSON) -> str:
     """Returns what `from_pretrained` takes: a repository, or the folder of a model that comes with the package."""
     base = job["base_model"]
-    for model in client.models():
+    for model in client.list_models():
         if model["id"] == base and model["repo"]:
             return str(model["repo"])
     code = "import sys; from egrpo.catalogue import MODELS; print(MODELS[sys.argv[1]].folder)"

@@ -1,14 +1,15 @@
 """Reading a job spec from a YAML or JSON file."""
 
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import yaml
 
 from egrpo_client.errors import SpecFileError
+from egrpo_client.models import JobSpec
 
 
-def read_spec(path: Path, *, seed: int | None = None, steps: int | None = None) -> dict[str, Any]:
+def read_spec(path: Path, *, seed: int | None = None, steps: int | None = None) -> JobSpec:
     """Returns the spec of the file, with the training seed and steps replaced where given.
 
     What the fields mean is the service's to judge: it names every wrong one at once.
@@ -30,4 +31,4 @@ def read_spec(path: Path, *, seed: int | None = None, steps: int | None = None) 
     if replaced:
         training = spec.get("training") or {}
         spec["training"] = {**training, **replaced} if isinstance(training, dict) else training
-    return spec
+    return cast(JobSpec, spec)

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from egrpo_client.client import JSON
 from egrpo_client.errors import ApiError
+from egrpo_client.exchange import JSON
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)

@@ -1,6 +1,7 @@
 """How a running job looks: a live bar on a terminal, a line now and then elsewhere."""
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -8,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from egrpo_client.cli.output import console, duration_text, reason_text
-from egrpo_client.client import JSON
-from egrpo_client.follow import Update
+from egrpo_client.exchange import JSON
+from egrpo_client.watching import Update
 
 LINE_EVERY_S = 10.0
 
@@ -40,7 +41,7 @@ class Numbers:
         self.first_eval: float | None = None
         self.num_evals = 0
 
-    def take(self, events: list[JSON]) -> None:
+    def take(self, events: Sequence[JSON]) -> None:
         """Takes the metric events among the events."""
         for event in events:
             if event["type"] == "metric":
@@ -146,7 +147,7 @@ def summary_line(job: JSON) -> str:
     return f"{job['id']} {job['status']}" + (f" — {reason}" if reason else "")
 
 
-def _messages(events: list[JSON]) -> list[str]:
+def _messages(events: Sequence[JSON]) -> list[str]:
     logs = [event["data"] for event in events if event["type"] == "log"]
     return [f"{data.get('level', 'info')}: {data.get('message', '')}" for data in logs if data.get("level") != "debug"]
 

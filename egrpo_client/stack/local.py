@@ -1,10 +1,12 @@
-"""The local stack: PostgreSQL, Valkey, SeaweedFS, the schema, a bucket, a key, the api and a worker, as one.
+"""The local stack: PostgreSQL, Valkey, SeaweedFS, the schema, a bucket, a key, the api, a worker and the maintenance
+process, as one.
 
 Producer and consumers: this process starts all others, notes each in the state file and with the guard, restarts one
 that ends by itself, and stops all in the reverse order of their start. Servers start together; what depends on the
 database starts as soon as the database answers.
 """
 
+import base64
 import contextlib
 import dataclasses
 import http.client
@@ -104,8 +106,10 @@ class LocalStack:
         self._start_servers()
         self.told("starting a worker")
         self._launch("worker", self._worker)
+        self._launch("maintenance", self._maintenance)
         self._servers["api"].process.wait_ready(lambda: _is_ready(self.state.ports["api"]), API_READY_TIMEOUT_S)
-        self._servers["worker"].process.wait_ready(lambda: True, 0)
+        for name in ("worker", "maintenance"):
+            self._servers[name].process.wait_ready(lambda: True, 0)
         for name, server in self._servers.items():
             if name != "worker":  # Its trainer would inherit the lower priority, and could not raise it again.
                 server.process.step_back(SERVER_NICENESS)
@@ -175,6 +179,9 @@ class LocalStack:
     def _worker(self) -> ServerProcess:
         return self._service("worker", ["-m", "worker"], grace_s=WORKER_GRACE_S)
 
+    def _maintenance(self) -> ServerProcess:
+        return self._service("maintenance", ["-m", "worker", "maintenance"], grace_s=10.0)
+
     def _service(self, name: str, argv: list[str], grace_s: float) -> ServerProcess:
         command = [sys.executable, "-P", *argv]  # -P: a folder `jobs` where the user stands must not shadow ours.
         return ServerProcess(name, command, self._log(name), env=self._env(), cwd=self.folder.home, grace_s=grace_s)
@@ -211,6 +218,7 @@ class LocalStack:
             "EGRPO_S3_SECRET_KEY": state.secret("s3_secret"),
             "EGRPO_S3_BUCKET": BUCKET,
             "EGRPO_S3_REGION": "us-east-1",
+            "EGRPO_SECRET_KEYS": base64.urlsafe_b64encode(bytes.fromhex(state.secret("sealing"))).decode(),
             "EGRPO_WORK_DIR": str(self.folder.home / "work"),
             "EGRPO_PUBLISH_SECONDS": os.environ.get("EGRPO_PUBLISH_SECONDS", PUBLISH_SECONDS),
         }

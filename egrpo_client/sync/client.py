@@ -1,0 +1,42 @@
+# Made from aio/client.py: python -m contract write
+"""The client: every operation of the service as a method, and jobs as objects."""
+
+from types import TracebackType
+from typing import Self
+
+from egrpo_client.connection import Connection, find_connection
+from egrpo_client.exchange import Retries
+from egrpo_client.models import JobSpec
+from egrpo_client.sync.job import Job
+from egrpo_client.sync.operations import Operations
+
+
+class Client(Operations):
+    """A connection to the service; close it, or use it in a `with` block."""
+
+    @classmethod
+    def of(cls, connection: Connection, *, retries: Retries | None = None) -> Self:
+        """Returns a client of the connection."""
+        return cls(connection.url, connection.api_key, retries=retries)
+
+    @classmethod
+    def from_environment(cls, *, retries: Retries | None = None) -> Self:
+        """Returns a client of the service that this environment, or the local stack, names."""
+        return cls.of(find_connection(), retries=retries)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def submit(self, spec: JobSpec, *, idempotency_key: str | None = None) -> Job:
+        """Creates a job; the same idempotency key creates it once."""
+        state = self.create_job(spec, idempotency_key=idempotency_key)
+        return Job(self, state["id"], state)
+
+    def job(self, job_id: str) -> Job:
+        """Returns the job of that id; no request is made."""
+        return Job(self, job_id)
