@@ -27,7 +27,9 @@ PYDOCLINT := --select DOC --extend-ignore DOC101,DOC103,DOC201,DOC402,DOC502,DOC
 	--check-class-attributes False --allow-init-docstring True
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench install lint types arrows docstrings images
+# Processes that `make chaos` kills, and which: a failure prints both, and the same two play it again.
+FAULTS ?= 200
+.PHONY: help run test chaos check bench install lint types arrows docstrings contract images
 
 help:  ## Show this list.
 	@grep -hE '^[a-z]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*  ## (.*)/  make \1\t\2/' | expand -t 16
@@ -42,7 +44,10 @@ run: $(STAMP)  ## Example job on a local stack, from submission to adapter; leav
 test: $(STAMP)  ## All tests, on real servers that they start themselves.
 	@$(BIN)/python -m pytest $(TESTS) -n $(WORKERS) --dist loadfile $(PYTEST)
 
-check: lint types arrows docstrings images  ## Lint, types, import arrows, docstrings, images (make -k: all of them).
+chaos: $(STAMP)  ## Kill processes of the service at random moments and look at what is left: FAULTS=200 SEED=1.
+	@FAULTS=$(FAULTS) SEED=$(or $(SEED),1) $(BIN)/python -m pytest tests/chaos -s -q $(PYTEST)
+
+check: lint types arrows docstrings contract images  ## Lint, types, arrows, docstrings, OpenAPI, images (make -k: all).
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -55,17 +60,21 @@ arrows: $(STAMP)
 	$(BIN)/lint-imports
 
 docstrings: $(STAMP)
-	$(BIN)/flake8 $(PYDOCLINT) api egrpo egrpo_client jobs migrations worker
+	$(BIN)/flake8 $(PYDOCLINT) api contract egrpo egrpo_client jobs migrations worker
+
+contract: $(STAMP)
+	$(BIN)/python -m contract check
 
 images: $(STAMP)
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker/compose.yaml
 
-bench: $(STAMP)  ## Tables: the example job with three seeds, all methods on it, what the service takes from its trainer.
+bench: $(STAMP)  ## Tables: the example job with three seeds, all methods on it, what the service takes and stands.
 	$(BIN)/python bench/quickstart.py --seeds $(SEEDS)
 	$(BIN)/python bench/methods.py
 	$(BIN)/python bench/service_cpu.py
 	$(BIN)/python bench/service_overhead.py
+	$(BIN)/python bench/service.py
 
 install: $(STAMP)  ## Make .venv, or bring it up to date.
 

@@ -20,6 +20,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import minio
@@ -142,7 +143,10 @@ def migrated_template(postgres_url: str) -> str:
     url = postgres_url.rsplit("/", 1)[0] + f"/{TEMPLATE}"
     run = subprocess.run(
         [sys.executable, "-m", "migrations", "upgrade"],
-        env={**os.environ, **_settings(url, "redis://127.0.0.1:1/0", S3Server("http://127.0.0.1:1", "a", "b"), "none")},
+        env={
+            **os.environ,
+            **settings_env(url, "redis://127.0.0.1:1/0", S3Server("http://127.0.0.1:1", "a", "b"), "none"),
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -151,9 +155,9 @@ def migrated_template(postgres_url: str) -> str:
     return url
 
 
-@pytest.fixture
-def database_url(postgres_url: str, migrated_template: str) -> Iterator[str]:
-    """A fresh database with the current schema, for one test."""
+@contextmanager
+def fresh_database(postgres_url: str, migrated_template: str) -> Iterator[str]:
+    """Yields the URL of a database of its own with the current schema."""
     name = f"test_{uuid.uuid4().hex}"
     with psycopg.connect(libpq_url(postgres_url), autocommit=True) as connection:
         connection.execute(
@@ -161,6 +165,13 @@ def database_url(postgres_url: str, migrated_template: str) -> Iterator[str]:
         )
         yield migrated_template.rsplit("/", 1)[0] + f"/{name}"
         drop_database(connection, name)
+
+
+@pytest.fixture
+def database_url(postgres_url: str, migrated_template: str) -> Iterator[str]:
+    """A fresh database with the current schema, for one test."""
+    with fresh_database(postgres_url, migrated_template) as url:
+        yield url
 
 
 def drop_database(connection: psycopg.Connection, name: str) -> None:
@@ -197,10 +208,11 @@ def bucket(s3: S3Server) -> str:
 @pytest.fixture
 def service_env(database_url: str, broker_url: str, s3: S3Server, bucket: str, tmp_path: Path) -> dict[str, str]:
     """The settings of one service of its own."""
-    return {**_settings(database_url, broker_url, s3, bucket), "EGRPO_WORK_DIR": str(tmp_path / "work")}
+    return {**settings_env(database_url, broker_url, s3, bucket), "EGRPO_WORK_DIR": str(tmp_path / "work")}
 
 
-def _settings(database_url: str, broker_url: str, s3: S3Server, bucket: str) -> dict[str, str]:
+def settings_env(database_url: str, broker_url: str, s3: S3Server, bucket: str) -> dict[str, str]:
+    """Returns the settings of a service on these servers."""
     return {
         "EGRPO_DATABASE_URL": database_url,
         "EGRPO_BROKER_URL": broker_url,

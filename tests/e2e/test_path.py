@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import redis
 from PIL import Image
 from service_processes import SPEC, Service, wait_for, with_steps
@@ -34,6 +35,12 @@ def test_a_job_becomes_an_adapter_with_which_diffusers_draws_the_trainers_own_im
     for kind in ("best", "worst"):
         (first, *_) = service.get(f"/v1/jobs/{job_id}/samples?kind={kind}&step={STEPS}")["data"]
         assert first == next(sample for sample in samples if sample["kind"] == kind)
+    grid = service.get(f"/v1/jobs/{job_id}/samples?kind=evaluation&prompt_index=1")["data"]
+    assert len({(row["prompt"], row["seed"]) for row in grid}) == 1
+    assert [row["step"] for row in grid] == sorted({row["step"] for row in service.listed(job_id, "samples")})
+    lines = service.get(f"/v1/jobs/{job_id}/logs?limit=200")["data"]
+    assert any("trained parameters" in line["message"] for line in lines if line["source"] == "trainer")
+    assert (lines[0]["number"], lines[-1]["message"]) == (1, "event=attempt_succeeded")
     folder = tmp_path / "adapter"
     folder.mkdir()
     (folder / "pytorch_lora_weights.safetensors").write_bytes(service.adapter(job_id))
@@ -104,8 +111,21 @@ def test_a_job_outlives_its_trainer_its_worker_and_a_shutdown_and_ends_as_if_not
         assert unbroken.wait() == 0
     expected = tmp_path / "unbroken" / "adapter" / "pytorch_lora_weights.safetensors"
     assert service.adapter(job_id) == expected.read_bytes()
+    resumed = [line for line in log_of(service, job_id) if "resumed at step" in line["message"]]
+    assert [line["attempt"] for line in resumed] == [2, 3, 4], "the log goes on through every kind of end"
     rows = service.get(f"/v1/jobs/{job_id}/metrics?names=reward_mean")["data"]
     assert [(row["step"], row["value"]) for row in rows] == reward_means(tmp_path / "unbroken" / "metrics.ndjson")
+
+
+def log_of(service: Service, job_id: str) -> list[dict[str, Any]]:
+    """Returns all lines of a job's log; their numbers have no gap, though a kill may have taken the last ones said."""
+    lines: list[dict[str, Any]] = []
+    path = page = f"/v1/jobs/{job_id}/logs"
+    while (found := service.get(page))["data"]:
+        lines += found["data"]
+        page = f"{path}?cursor={found['next_cursor']}"
+    assert [line["number"] for line in lines] == list(range(1, len(lines) + 1))
+    return lines
 
 
 def reward_means(path: Path) -> list[tuple[int, float]]:
@@ -129,3 +149,23 @@ def psutil_children(pid: int) -> list[int]:
     import psutil
 
     return [child.pid for child in psutil.Process(pid).children() if child.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_two_processes_train_what_one_trains(service: Service) -> None:
+    """The real launcher and trainer on two GPUs, which are CPU processes here."""
+    wide = {**SPEC, "training": {**SPEC["training"], "steps": 2, "prompts_per_update": 2}}
+    wide |= {"evaluation": {"every_steps": 2, "prompts": 2, "images_per_prompt": 1}}
+    service.worker(EGRPO_NUM_GPUS="2")
+    jobs = [service.submit({**wide, "resources": {"gpus": gpus}}) for gpus in (2, 1)]
+    for job_id in jobs:
+        assert service.wait_for_status(job_id, "succeeded", "failed")["status"] == "succeeded", service.told(job_id)
+    two, one = [
+        {
+            (row["step"], row["name"]): row["value"]
+            for row in service.get(f"/v1/jobs/{job_id}/metrics?names=reward_mean&names=grad_norm")["data"]
+        }
+        for job_id in jobs
+    ]
+    assert two.keys() == one.keys()
+    assert {step for step, _ in two} == {1, 2}
+    assert two == pytest.approx(one, rel=1e-2)

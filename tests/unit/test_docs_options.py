@@ -20,6 +20,7 @@ from egrpo.config import (
     TrainingSpec,
 )
 from egrpo.methods import METHODS, MethodSpec
+from jobs.spec import Limits, Resources
 
 ROOT = Path(__file__).parents[2]
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -33,6 +34,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`reward` of type `diversity`": DiversityRewardSpec,
     "`evaluation`": EvaluationSpec,
     "`export`": ExportSpec,
+    "`resources`": Resources,
+    "`limits`": Limits,
 }
 _BOUNDS = {
     "minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "exclusiveMaximum": "< {}",

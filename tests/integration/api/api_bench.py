@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -14,10 +15,11 @@ from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session
 
 from api.services import Services
-from jobs import api_keys, artifacts, checkpoints, leases, samples
+from jobs import api_keys, artifacts, checkpoints, events, leases, logs, metrics, samples
 from jobs.db import transaction
 from jobs.leases import Claim
 from jobs.settings import Settings
+from jobs.states import Status
 
 SPEC: dict[str, Any] = {
     "name": "posters",
@@ -51,9 +53,17 @@ class Bench:
             path, params=params, headers={**self.auth(key), **(headers or {})}, follow_redirects=False
         )
 
+    def delete(self, path: str, *, key: str | None = None, **params: Any) -> Any:
+        return self.client.delete(path, params=params, headers=self.auth(key))
+
     def post(self, path: str, body: Any = None, *, key: str | None = None, **headers: str) -> Any:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.client.post(path, json=body, headers={**self.auth(key), **sent})
+
+    def key_with(self, *scopes: str) -> str:
+        """Returns a new key of the project that may do only that."""
+        with self.transaction() as session:
+            return api_keys.create(session, self.project, "narrow", scopes)
 
     def auth(self, key: str | None = None) -> dict[str, str]:
         return {"Authorization": f"Bearer {key or self.key}"}
@@ -90,6 +100,49 @@ class Bench:
             )  # fmt: skip
             artifacts.put(session, claim.job_id, claim.epoch, "report.json", report, "application/json")
         return {"sample": sample_id, "checkpoint": checkpoint_id}
+
+
+@dataclass
+class Served:
+    """The API on a port of its own, and what a worker would do."""
+
+    bench: Bench
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def work(self) -> str | None:
+        """Takes the next job and lets it succeed with all its files; returns its id."""
+        with self.bench.transaction() as session:
+            claim = leases.claim(session, "worker-1", timedelta(seconds=90))
+        if claim is None:
+            return None
+        self.bench.finish_files(claim)
+        with self.bench.transaction() as session:
+            line = logs.Line("output", "info", "torch is loaded")
+            logs.append(session, claim.job_id, claim.attempt, 1, [line])
+            metrics.upsert(session, claim.job_id, claim.epoch, {(1, "reward_mean"): 0.5})
+            events.append(session, claim.job_id, "metric", {"step": 1, "values": {"reward_mean": 0.5}})
+            job = leases.guard(session, claim.job_id, claim.epoch)
+            leases.end(session, job, Status.SUCCEEDED, None, phase="done")
+        return claim.job_id
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Works on jobs meanwhile."""
+        stopped = threading.Event()
+
+        def loop() -> None:
+            while not stopped.wait(0.1):
+                self.work()
+
+        thread = threading.Thread(target=loop)
+        thread.start()
+        yield
+        stopped.set()
+        thread.join()
 
 
 def assert_problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +41,33 @@ def test_pages_in_order(bench: Bench) -> None:
     assert [event["data"]["n"] for event in second["data"]] == [6, 7]
     third = bench.get(f"/v1/jobs/{job}/events", after=7).json()
     assert (third["data"], third["has_more"], third["next_cursor"]) == ([], False, "7")
+
+
+def test_log_events_are_bounded_and_all_others_go_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two say much at the same time, in batches of other kinds too; one of them is rolled back each other time."""
+    monkeypatch.setattr(events, "MAX_LOG_EVENTS", 10)
+    job = bench.submit()["id"]
+    batch = [("log", {"n": 1}), ("metric", {"n": 2}), ("log", {"n": 3}), ("log", {"n": 4})]
+
+    def say_much(rounds: int) -> None:
+        for number in range(rounds):
+            with contextlib.suppress(ZeroDivisionError), bench.transaction() as session:
+                events.append_all(session, job, batch)
+                if number % 2:
+                    raise ZeroDivisionError
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(say_much, [10, 10]))
+    told = bench.get(f"/v1/jobs/{job}/events").json()["data"]
+    assert [event["seq"] for event in told] == list(range(1, 22))  # 1 status, 10 metrics, 10 logs
+    logs = [event["data"] for event in told if event["type"] == "log"]
+    assert [log.get("n") for log in logs] == [1, 3, 4] * 3 + [None]
+    assert logs[-1]["level"] == "warning"
+    assert "in its log alone" in logs[-1]["message"]
+    assert sum(event["type"] == "metric" for event in told) == 10
+    with bench.transaction() as session:
+        assert events.append(session, job, "log", {}) == told[-1]["seq"], "nothing was appended"
+        assert events.append(session, job, "metric", {}) == told[-1]["seq"] + 1
 
 
 def test_a_wait_ends_with_the_event(bench: Bench) -> None:

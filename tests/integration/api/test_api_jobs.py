@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, timedelta
 
+import httpx
 import pytest
 from api_bench import SPEC, Bench, assert_problem
 from sqlalchemy import func, select, text
 
 from egrpo.catalogue import MODELS, REWARDS
 from jobs import leases
-from jobs.states import Desired
+from jobs.retries import Retry
+from jobs.states import Desired, Status
 from jobs.tables import Event, Job
 
 
@@ -146,25 +148,39 @@ def test_bad_list_parameters(bench: Bench, params: dict[str, object]) -> None:
 
 
 def test_queue_position_and_reason(bench: Bench) -> None:
-    first, second = bench.submit(), bench.submit()
-    assert second["queue"]["position"] == 2
-    assert second["queue"]["reason"]["code"] == "behind_other_jobs"
-    assert bench.claim().job_id == first["id"]
-    shown = bench.get(f"/v1/jobs/{second['id']}").json()["queue"]
-    assert shown == {"position": 1, "reason": {"code": "workers_busy", "message": shown["reason"]["message"]}}
-    assert bench.get(f"/v1/jobs/{first['id']}").json()["queue"] is None
+    jobs = [bench.submit() for _ in range(3)]
+    assert [job["queue"]["position"] for job in jobs] == [1, 2, 3]
+    assert {job["queue"]["reason"]["code"] for job in jobs} == {"no_worker"}
+    assert bench.claim().job_id == jobs[0]["id"]
+    listed = {job["id"]: job["queue"] for job in bench.get("/v1/jobs").json()["data"]}
+    shown = [bench.get(f"/v1/jobs/{job['id']}").json()["queue"] for job in jobs]
+    assert [listed[job["id"]] for job in jobs] == shown
+    assert shown[0] is None
+    busy = "1 of 1 workers busy"
+    assert shown[1:] == [
+        {
+            "position": 1,
+            "reason": {"code": "workers_busy", "message": f"{busy}; waits for a free one"},
+            "eta_seconds": None,
+        },
+        {
+            "position": 2,
+            "reason": {"code": "behind_other_jobs", "message": f"1 queued before it; {busy}"},
+            "eta_seconds": None,
+        },
+    ]
 
 
 def test_cancel_ends_a_queued_job_at_once(bench: Bench) -> None:
     job = bench.submit()
     cancelled = bench.post(f"/v1/jobs/{job['id']}/cancel").json()
-    assert (cancelled["status"], cancelled["phase"], cancelled["allowed_actions"]) == ("cancelled", "done", [])
+    assert (cancelled["status"], cancelled["phase"], cancelled["allowed_actions"]) == ("cancelled", "done", ["retry"])
     assert cancelled["status_reason"]["code"] == "cancelled_by_user"
     assert cancelled["status_reason"]["actor"] == "user"
     assert cancelled["finished_at"] is not None
     assert cancelled["version"] > job["version"]
     body = assert_problem(bench.post(f"/v1/jobs/{job['id']}/cancel"), 409, "invalid_state")
-    assert (body["current_status"], body["allowed_actions"], body["retryable"]) == ("cancelled", [], False)
+    assert (body["current_status"], body["allowed_actions"], body["retryable"]) == ("cancelled", ["retry"], False)
     with bench.transaction() as session:
         assert leases.claim(session, "worker-1", bench_lease()) is None
 
@@ -299,6 +315,124 @@ def test_a_queued_job_is_paused_at_once_and_goes_back_to_its_place(bench: Bench)
     assert bench.claim().job_id == first["id"]
 
 
+def test_a_failed_job_is_tried_again_with_its_history_and_no_attempt_held_against_it(bench: Bench) -> None:
+    job, behind = bench.submit()["id"], bench.submit()["id"]
+    claim = bench.claim()
+    failure = leases.StatusReason(code="reward_failed", message="no such shape", retryable=False, actor="user")
+    with bench.transaction() as session:
+        row = leases.guard(session, job, claim.epoch)
+        row.attempts_without_progress = 2
+        leases.end(session, row, Status.FAILED, failure, phase="done", exit_code=69)
+    failed = bench.get(f"/v1/jobs/{job}").json()
+    assert (failed["status"], failed["allowed_actions"]) == ("failed", ["retry"])
+    assert_problem(bench.post(f"/v1/jobs/{job}/retry", key=bench.other_key), 404, "not_found")
+    answer = bench.post(f"/v1/jobs/{job}/retry", Idempotency_Key="r1")
+    again = answer.json()
+    assert (again["status"], again["phase"], again["status_reason"]) == ("queued", "waiting_capacity", None)
+    assert (again["finished_at"], again["attempt"], again["queue"]["position"]) == (None, 1, 1)
+    assert bench.post(f"/v1/jobs/{job}/retry", Idempotency_Key="r1").json() == again, "asked once"
+    body = assert_problem(bench.post(f"/v1/jobs/{job}/retry"), 409, "invalid_state")
+    assert (body["current_status"], body["allowed_actions"]) == ("queued", ["cancel", "pause"])
+    events = [event["data"]["status"] for event in bench.get(f"/v1/jobs/{job}/events").json()["data"]]
+    assert events == ["queued", "running", "failed", "queued"]
+    with bench.transaction() as session:
+        assert session.get_one(Job, job).attempts_without_progress == 0
+    second = bench.claim()
+    assert (second.job_id, second.attempt, second.epoch) == (job, 2, 2)
+    assert bench.post(f"/v1/jobs/{behind}/retry").status_code == 409
+
+
+def test_a_job_is_renamed_at_the_version_that_was_seen_and_at_no_other(bench: Bench) -> None:
+    job = bench.submit(metadata={"ticket": "ML-88"})
+
+    def patch(body: object, tag: str | None = None, key: str | None = None) -> httpx.Response:
+        headers = {**bench.auth(key), **({"If-Match": tag} if tag else {})}
+        return bench.client.patch(f"/v1/jobs/{job['id']}", json=body, headers=headers)
+
+    seen = bench.get(f"/v1/jobs/{job['id']}").headers["etag"]
+    renamed = patch({"name": "covers"}, seen)
+    assert (renamed.status_code, renamed.headers["etag"][:3]) == (200, '"2-')
+    assert renamed.json() == bench.get(f"/v1/jobs/{job['id']}").json()
+    assert (renamed.json()["name"], renamed.json()["metadata"]) == ("covers", {"ticket": "ML-88"})
+    assert renamed.json()["spec"] == job["spec"]
+    body = assert_problem(patch({"name": "late"}, seen), 412, "version_mismatch")
+    assert (body["current_version"], bench.get(f"/v1/jobs/{job['id']}").json()["name"]) == (2, "covers")
+    assert patch({"name": "covers"}, '"2"').json()["version"] == 2, "nothing changed"
+    assert patch({"metadata": {}}, "*").json()["metadata"] == {}
+    events = bench.get(f"/v1/jobs/{job['id']}/events").json()["data"]
+    shown = [(event["data"]["name"], event["data"]["version"]) for event in events if event["type"] == "changed"]
+    assert shown == [("covers", 2), ("covers", 3)], "nothing is told of a change that changed nothing"
+    wrong = {"name": "", "metadata": {"a": 1}, "training": {}}
+    errors = assert_problem(patch(wrong), 422, "invalid_request")["errors"]
+    assert {error["pointer"] for error in errors} == {"/name", "/metadata/a", "/training"}
+    allowed = next(error["allowed"] for error in errors if error["pointer"] == "/training")
+    assert allowed == ["limits", "metadata", "name"]
+    assert_problem(patch({"name": None}), 422, "invalid_request")
+    assert_problem(patch({"name": "x"}, 'W/"2"'), 422, "invalid_request")
+    assert_problem(patch({"name": "mine"}, key=bench.other_key), 404, "not_found")
+
+
+def test_a_job_that_is_as_it_was_is_not_sent_again(bench: Bench) -> None:
+    first, second = bench.submit()["id"], bench.submit()["id"]
+
+    def again(tag: str) -> httpx.Response:
+        response: httpx.Response = bench.get(f"/v1/jobs/{second}", headers={"If-None-Match": tag})
+        return response
+
+    tag = bench.get(f"/v1/jobs/{second}").headers["etag"]
+    same = again(f'"other", W/{tag}')
+    assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", tag)
+    bench.post(f"/v1/jobs/{first}/cancel")
+    moved = again(tag)
+    assert (moved.status_code, moved.json()["queue"]["position"]) == (200, 1), "its own version is what it was"
+    assert moved.headers["etag"] != tag
+    headers = {**bench.auth(), "If-Match": tag}
+    renamed = bench.client.patch(f"/v1/jobs/{second}", json={"name": "covers"}, headers=headers)
+    assert renamed.status_code == 200, "its place in the queue is no change of the job"
+
+
+def test_jobs_are_found_by_model_and_time(bench: Bench) -> None:
+    first, second = bench.submit(), bench.submit(base_model="flux-1-dev")
+
+    def found(**filters: str) -> list[str]:
+        return [job["id"] for job in bench.get("/v1/jobs", **filters).json()["data"]]
+
+    assert found(base_model="flux-1-dev") == [second["id"]]
+    assert found(created_after=second["created_at"]) == [second["id"]]
+    assert found(created_before=second["created_at"]) == [first["id"]]
+    assert found(created_after=first["created_at"], created_before=first["created_at"]) == []
+    for year in ("0001-01-01", "9999-12-31"):
+        sides = found(created_after=f"{year}T00:00:00Z"), found(created_before=f"{year}T00:00:00Z")
+        assert sorted(map(len, sides)) == [0, 2], "the ends of time are times, too"
+    wrong = {"created_after": "2026-01-01T00:00:00", "created_before": "yesterday", "colour": "red"}
+    errors = assert_problem(bench.get("/v1/jobs", **wrong), 422, "invalid_request")["errors"]
+    assert {error["parameter"] for error in errors} == set(wrong), "a time without its offset is no time"
+
+
+def test_jobs_are_found_by_metadata_in_either_order(bench: Bench) -> None:
+    both = {"ticket": "ML-88", "a[b]": "1"}
+    ids = [bench.submit(metadata=metadata)["id"] for metadata in (both, {"ticket": "ML-88"}, {"ticket": "ML-8"}, both)]
+
+    def found(**filters: object) -> list[int]:
+        return [ids.index(job["id"]) for job in bench.get("/v1/jobs", **filters).json()["data"]]
+
+    assert found(**{"metadata[ticket]": "ML-88"}) == [3, 1, 0]
+    assert found(**{"metadata[ticket]": "ML-88", "metadata[a[b]]": "1", "order": "asc"}) == [0, 3]
+    assert found(**{"metadata[ticket]": "ML-88", "metadata[other]": "1"}) == []
+    first = bench.get("/v1/jobs", order="asc", limit=2).json()
+    assert [job["id"] for job in first["data"]] == ids[:2]
+    assert found(order="asc", limit=2, cursor=first["next_cursor"]) == [2, 3]
+    wrong = {
+        "metadata[x]": ["1", "2"], f"metadata[{'k' * 65}]": "1", "metadata[y]": "v" * 513, "metadat[z]": "1",
+        "order": "up",
+    }  # fmt: skip
+    errors = assert_problem(bench.get("/v1/jobs", **wrong), 422, "invalid_request")["errors"]
+    assert {error["parameter"] for error in errors} == set(wrong)
+    assert_problem(bench.get("/v1/jobs", metadata="ticket"), 422, "invalid_request")
+    many = {f"metadata[{number}]": "1" for number in range(17)}
+    assert_problem(bench.get("/v1/jobs", **many), 422, "invalid_request")
+
+
 def test_pause_asks_the_worker_of_a_running_job(bench: Bench) -> None:
     job = bench.submit()
     claim = bench.claim()
@@ -319,7 +453,8 @@ def test_attempts_say_who_ran_the_job_and_how_that_ended(bench: Bench) -> None:
         claim = bench.claim()
         with bench.transaction() as session:
             leases.note_resumed(session, claim, 7)
-            leases.end_preempted(session, leases.guard(session, job, claim.epoch), lost, exit_code=75)
+            locked = leases.guard(session, job, claim.epoch)
+            leases.end_by_reason(session, locked, lost, Retry(timedelta(0)), exit_code=75)
     bench.claim()
     first = bench.get(f"/v1/jobs/{job}/attempts", limit=1).json()
     rest = bench.get(f"/v1/jobs/{job}/attempts", cursor=first["next_cursor"]).json()
@@ -327,3 +462,4 @@ def test_attempts_say_who_ran_the_job_and_how_that_ended(bench: Bench) -> None:
     assert shown == [(1, "queued", 75), (2, "queued", 75), (3, None, None)]
     assert (first["data"][0]["resumed_from_step"], first["data"][0]["reason"]) == (7, lost)
     assert (first["data"][0]["worker"], rest["data"][1]["finished_at"]) == ("worker-1", None)
+    assert (first["data"][0]["gpu_type"], first["data"][0]["num_gpus"]) == ("cpu", 1)

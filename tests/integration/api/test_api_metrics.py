@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import json
 
 import pytest
 from api_bench import Bench, assert_problem
 
+from api.metrics import service
 from jobs import metrics
 from jobs.leases import Claim
 
@@ -58,16 +58,51 @@ def test_text_formats_say_the_same(bench: Bench, claim: Claim) -> None:
     from_csv = [(int(r["step"]), r["name"], float(r["value"])) for r in csv.DictReader(io.StringIO(as_csv.text))]
     lines = [json.loads(line) for line in as_ndjson.text.splitlines()]
     assert from_csv == [(r["step"], r["name"], r["value"]) for r in lines] == rows(bench, claim)
+    assert [r["created_at"] for r in csv.DictReader(io.StringIO(as_csv.text))] == [r["created_at"] for r in lines]
     assert_problem(bench.get(f"/v1/jobs/{claim.job_id}/metrics", format="xml"), 422, "invalid_request")
 
 
-@pytest.mark.parametrize("max_points", [2, 3, 7, 100])
-def test_thinning_keeps_both_ends_and_spreads_evenly(bench: Bench, claim: Claim, max_points: int) -> None:
-    write(bench, claim, {(step, "long"): 0.0 for step in range(101)})
-    steps = [step for step, _, _ in rows(bench, claim, names="long", max_points=max_points)]
-    assert (steps[0], steps[-1], len(steps)) == (0, 100, max_points)
-    gaps = [b - a for a, b in itertools.pairwise(steps)]
-    assert max(gaps) - min(gaps) <= 1
+def test_a_text_has_every_row_and_no_pages(bench: Bench, claim: Claim, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "_ROWS_AT_ONCE", 700)
+    write(bench, claim, {(step, "long"): float(step) for step in range(3000)})
+    path = f"/v1/jobs/{claim.job_id}/metrics"
+    found = [json.loads(line) for line in bench.get(path, format="ndjson", names="long").text.splitlines()]
+    assert [(row["step"], row["value"]) for row in found] == [(step, float(step)) for step in range(3000)]
+    thinned = bench.get(path, format="csv", names="long", max_points=10).text.splitlines()
+    assert len(thinned) == 1 + 8, "the ends of a line are its lowest and its highest, too"
+    assert bench.get(path, format="csv", from_step=3000).text == "step,name,value,created_at\n"
+    refused = assert_problem(bench.get(path, format="csv", limit=7, cursor="am9i"), 422, "invalid_request")
+    assert [error["parameter"] for error in refused["errors"]] == ["limit", "cursor"]
+    assert_problem(bench.get(path, key=bench.other_key, format="csv"), 404, "not_found")
+
+
+@pytest.mark.parametrize("max_points", [2, 3, 6, 100])
+def test_thinning_keeps_the_ends_and_every_spike(bench: Bench, claim: Claim, max_points: int) -> None:
+    spikes = {50: 9.0, 51: -9.0, 201: 7.0, 398: -8.0}
+    write(bench, claim, {(step, "long"): spikes.get(step, step / 1000) for step in range(400)})
+    write(bench, claim, {(step, "rare"): 1.0 for step in (7, 390)})
+    data = rows(bench, claim, names="long,rare", max_points=max_points, from_step=1, to_step=399)
+    kept = {step: value for step, name, value in data if name == "long"}
+    assert (min(kept), max(kept)) == (1, 399)
+    assert len(kept) <= max_points
+    # Up to three points there is room for the ends alone; of two stretches the last holds 201 and 398.
+    assert kept.items() >= {step: value for step, value in spikes.items() if max_points > 3}.items()
+    assert [step for step, name, _ in data if name == "rare"] == [7, 390], "it is not long"
+    assert len(kept) == len({(step, name) for step, name, _ in data}) - 2
+
+
+def test_pages_of_a_thinned_run_that_goes_on_are_of_one_thinning(bench: Bench, claim: Claim) -> None:
+    write(bench, claim, {(step, "long"): float(step % 7) for step in range(300)})
+    whole = rows(bench, claim, max_points=20)
+    path = f"/v1/jobs/{claim.job_id}/metrics"
+    seen: list[object] = []
+    cursor: dict[str, str] = {}
+    while not seen or cursor:
+        page = bench.get(path, limit=9, max_points=20, **cursor).json()
+        seen += [(row["step"], row["name"], row["value"]) for row in page["data"]]
+        cursor = {"cursor": page["next_cursor"]} if page["has_more"] else {}
+        write(bench, claim, {(300 + len(seen), "long"): 100.0})
+    assert seen == whole
 
 
 def test_pages_give_every_row_once(bench: Bench, claim: Claim) -> None:

@@ -87,3 +87,7 @@ def test_catalogue(bench: Bench) -> None:
     shapes = next(reward for reward in rewards["data"] if reward["type"] == "shapes")
     assert shapes["range"] == [0.0, 1.0]
     assert (rewards["has_more"], rewards["next_cursor"]) == (False, None)
+    assert bench.get("/v1/rewards/shapes").json() == shapes
+    assert bench.get("/v1/models/sd3.5-medium").json() == by_id["sd3.5-medium"]
+    for path, one_of_them in (("/v1/models/x", "flux-1-dev"), ("/v1/rewards/x", "diversity")):
+        assert one_of_them in assert_problem(bench.get(path), 404, "not_found")["detail"]

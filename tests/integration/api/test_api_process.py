@@ -17,7 +17,7 @@ import httpx
 import pytest
 from api_bench import SPEC
 
-from egrpo_client.client import Client
+from egrpo_client import Client
 from jobs.__main__ import create_key
 
 
@@ -33,8 +33,10 @@ class Served:
 
 
 @pytest.fixture
-def served(service_env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    for name, value in service_env.items():
+def served(
+    service_env: dict[str, str], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[Served]:
+    for name, value in {**service_env, **getattr(request, "param", {})}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("EGRPO_BODY_TIMEOUT_SECONDS", "1")
     with socket.socket() as probe:
@@ -82,6 +84,33 @@ def test_an_endless_body_is_cut_off(served: Served) -> None:
     assert sent < 40, "16 MiB are the limit; some more are on their way"
 
 
+@pytest.mark.parametrize(
+    ("served", "address"),
+    [
+        ({}, "203.0.113.9"),
+        ({"FORWARDED_ALLOW_IPS": "10.9.8.7, 127.0.0.0/8"}, "203.0.113.9"),
+        ({"FORWARDED_ALLOW_IPS": "10.9.8.7"}, "127.0.0.1"),
+        ({"FORWARDED_ALLOW_IPS": ""}, "127.0.0.1"),
+    ],
+    indirect=["served"],
+)
+def test_an_address_is_what_a_named_proxy_says_and_no_other(served: Served, address: str) -> None:
+    with served.client() as client:
+        forwarded = {"X-Forwarded-For": "6.6.6.6, 203.0.113.9"}  # The first is what the proxy was told.
+        body = {"name": "a", "scopes": ["jobs:read"]}
+        assert client.post("/v1/api-keys", json=body, headers=forwarded).status_code == 201
+        assert client.get("/v1/audit-events").json()["data"][0]["address"] == address
+
+
+@pytest.mark.parametrize("named", ["*", "10.0.0.1, *", "0.0.0.0/0", "::/0", "proxy.example.com", "10.0.0.1/8"])
+def test_believing_everybody_or_nothing_that_is_an_address_is_refused(named: str) -> None:
+    command = [sys.executable, "-m", "api", "serve", "--port", "0"]
+    env = {**os.environ, "FORWARDED_ALLOW_IPS": named}
+    refused = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: FORWARDED_ALLOW_IPS: ")
+
+
 def test_a_body_that_trickles_is_not_waited_for(served: Served) -> None:
     head = (
         f"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {served.key}\r\n"
@@ -115,9 +144,9 @@ def test_sigterm_releases_who_waits_and_ends_the_process(served: Served) -> None
 
 def test_a_stream_tells_at_once_and_sigterm_ends_it(served: Served) -> None:
     with Client(f"http://127.0.0.1:{served.port}", served.key) as client, served.client() as other:
-        job = client.submit(SPEC)["id"]
-        stream = client.stream(job)
-        assert [name for name, _ in itertools.islice(stream, 2)] == ["status", "job"]
+        job = client.submit(SPEC).id
+        stream = client.stream_events(job)
+        assert [event.name for event in itertools.islice(stream, 2)] == ["status", "job"]
         assert other.get(f"/v1/jobs/{job}").status_code == 200
         started = time.monotonic()
         served.process.send_signal(signal.SIGTERM)
@@ -128,12 +157,12 @@ def test_a_stream_tells_at_once_and_sigterm_ends_it(served: Served) -> None:
 
 def test_what_happens_while_the_stream_is_open_is_told(served: Served) -> None:
     with Client(f"http://127.0.0.1:{served.port}", served.key) as client, served.client() as other:
-        job = client.submit(SPEC)["id"]
-        stream = client.stream(job)
-        assert next(stream)[0] == "status"
+        job = client.submit(SPEC).id
+        stream = client.stream_events(job)
+        assert next(stream).name == "status"
         started = time.monotonic()
         other.post(f"/v1/jobs/{job}/cancel")
         rest = list(stream)
     assert time.monotonic() - started < 4.5, "a look without a wake-up comes after 5 s"
-    assert [name for name, _ in rest] == ["job", "status", "job", "done"]
-    assert rest[-1][1]["status"] == "cancelled"
+    assert [event.name for event in rest] == ["job", "status", "job", "done"]
+    assert rest[-1].data["status"] == "cancelled"

@@ -47,6 +47,29 @@ def test_everything_there_is_then_what_comes_then_done(bench: Bench) -> None:
     assert "spec" not in told[-1][2]
 
 
+def test_a_job_that_is_tried_again_while_its_end_is_read_is_told_once_more(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = bench.submit()["id"]
+    bench.post(f"/v1/jobs/{job}/cancel")
+    read, retried = events.read_all, threading.Event()
+
+    def read_after_a_retry(*arguments: Any, **named: Any) -> Any:
+        if not retried.is_set():
+            retried.set()
+            assert bench.post(f"/v1/jobs/{job}/retry").status_code == 200
+        return read(*arguments, **named)
+
+    monkeypatch.setattr(events, "read_all", read_after_a_retry)
+    told = messages(bench.get(f"/v1/jobs/{job}/events/stream").text)
+    assert [data["data"]["status"] for id_, _, data in told if id_ is not None] == ["queued", "cancelled"]
+    assert (told[-1][1], told[-1][2]["status"]) == ("done", "cancelled"), "what was true when it was read"
+    timer = cancelled_later(bench, job, 0.3)
+    rest = messages(bench.get(f"/v1/jobs/{job}/events/stream", after=2).text)
+    timer.join()
+    assert [data["data"]["status"] for id_, _, data in rest if id_ is not None] == ["queued", "cancelled"]
+
+
 @pytest.mark.parametrize("query", ["", "?after=0"])
 def test_last_event_id_goes_on_where_the_reader_was(bench: Bench, query: str) -> None:
     job = bench.submit()["id"]

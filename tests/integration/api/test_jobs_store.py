@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 
 import pytest
+import urllib3
+from minio.deleteobjects import DeleteError, DeleteResult
+from pydantic import SecretStr
 
 from jobs.errors import ChecksumMismatch, ObjectMissing, StoreUnavailable
 from jobs.settings import Settings
@@ -42,6 +46,59 @@ def test_what_goes_in_comes_out(store: ObjectStore, file: Path, tmp_path: Path) 
         store.get(stored.key)
     with pytest.raises(ObjectMissing):
         store.stat(stored.key)
+
+
+def test_many_objects_are_removed_at_once_and_no_others(store: ObjectStore) -> None:
+    gone = {f"many/{number}" for number in range(1001)} | {
+        "odd/é <&>\"' b",
+        "odd/\u2028",
+        "odd/\x01",
+        "odd/c\rd",
+        "odd/t\t",
+    }
+    for key in (*gone, "odd/c\nd", "many/x"):
+        store.put_bytes(key, b"")
+    assert store.delete_all([*gone, "many/never-there"]) == {}
+    assert {found.key for found in store.objects("")} == {"odd/c\nd", "many/x"}
+    assert store.delete_all([]) == {}
+
+
+def test_a_request_that_is_refused_as_a_whole_removes_nothing_and_says_so(settings: Settings) -> None:
+    store = ObjectStore(settings.model_copy(update={"s3_secret_key": SecretStr("wrong")}))
+    with pytest.raises(StoreUnavailable, match="SignatureDoesNotMatch"):
+        store.delete_all(["a", "b"])
+
+
+def test_an_answer_of_200_that_is_an_error_says_so_too(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Amazon's store answers when it fails after the answer has begun."""
+    whole = DeleteResult([], [DeleteError("InternalError", None, None, None)])
+    monkeypatch.setattr(store._client, "_delete_objects", lambda *_, **__: whole)
+    with pytest.raises(StoreUnavailable, match="InternalError"):
+        store.delete_all(["a", "b"])
+
+
+def test_a_host_whose_clock_is_an_hour_off_stores_signs_and_asks(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class AnHourLate(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime.now(tz) - timedelta(hours=1)
+
+    monkeypatch.setattr("jobs.store_clock.datetime", AnHourLate)
+    store = ObjectStore(settings.model_copy(update={"s3_public_endpoint": settings.s3_endpoint}))
+    store.ping()  # A HEAD, whose refusal says nothing of a reason.
+    assert "event=clock_differs from=store seconds=" in caplog.text
+    store.put_bytes("key", b"late")
+    url = store.presigned_url("key", expires_s=60, filename="name", content_type="text/plain")
+    assert urllib3.request("GET", url).data == b"late"
+    assert caplog.text.count("clock_differs") == 1
+
+
+def test_a_refusal_for_another_reason_is_not_the_clocks(settings: Settings) -> None:
+    store = ObjectStore(settings.model_copy(update={"s3_secret_key": SecretStr("wrong")}))
+    with pytest.raises(StoreUnavailable, match="SignatureDoesNotMatch"):
+        store.put_bytes("key", b"?")
 
 
 def test_an_empty_file(store: ObjectStore, tmp_path: Path) -> None:

@@ -15,15 +15,15 @@ import minio
 import psutil
 import pytest
 
-from egrpo_client.client import Client
 from egrpo_client.stack.folder import StackFolder, StackState
 from egrpo_client.stack.local import BUCKET
 from egrpo_client.stack.ports import free_ports
+from egrpo_client.sync.client import Client
 
 EGRPO = [sys.executable, "-m", "egrpo_client.cli"]
 # 15 s are the aim on two cores that are free; a test run shares them.
 START_LIMIT_S = 60.0
-SERVERS = ["seaweedfs", "valkey", "postgres", "api", "worker"]
+SERVERS = ["seaweedfs", "valkey", "postgres", "api", "worker", "maintenance"]
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def store(state: StackState) -> minio.Minio:
 
 def models(state: StackState) -> list[Any]:
     with Client(str(state.url), str(state.api_key)) as client:
-        return client.models()
+        return list(client.list_models())
 
 
 def test_stack_starts_listens_on_loopback_only_and_keeps_its_data(home: Path) -> None:

@@ -1,11 +1,14 @@
 """The workbench of the worker's tests."""
 
+import json
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from worker_bench import SCRIPT, Bench
+from worker_bench import SCRIPT, Bench, Start
 
 from jobs.db import make_engine, make_session_factory
 from jobs.store import ObjectStore
@@ -36,3 +39,31 @@ def bench(service_env: dict[str, str], tmp_path: Path) -> Iterator[Bench]:
         runner.drain()
     for each in [engine, *bench.engines]:
         each.dispose()
+
+
+@pytest.fixture
+def start(bench: Bench, service_env: dict[str, str], tmp_path: Path) -> Iterator[Start]:
+    """Starts workers; what is still running after the test is killed."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def run(**settings: str) -> subprocess.Popen[bytes]:
+        quick = {
+            "EGRPO_LEASE_SECONDS": "60",
+            "EGRPO_HEARTBEAT_SECONDS": "0.3",
+            "EGRPO_REAPER_SECONDS": "0.3",
+            "EGRPO_POLL_SECONDS": "0.2",
+            "EGRPO_RETRY_SECONDS": "0.1",
+            "EGRPO_PUBLISH_SECONDS": "0.05",
+            "EGRPO_TRAINER_COMMAND": json.dumps([sys.executable, str(SCRIPT), str(bench.scenario)]),
+        }
+        with (tmp_path / "worker.log").open("ab") as log:
+            env = {**os.environ, **service_env, **quick, **settings}
+            started.append(subprocess.Popen([sys.executable, "-m", "worker"], env=env, stdout=log, stderr=log))
+        return started[-1]
+
+    yield run
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+    print((tmp_path / "worker.log").read_text())

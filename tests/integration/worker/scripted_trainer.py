@@ -2,9 +2,10 @@
 
     scripted_trainer.py SCENARIO.json SPEC --output RUN --events-fd N [--resume]
 
-SCENARIO: {"steps": 6, "step_seconds": 0.01, "checkpoint_every": 2, "samples": 1,
+SCENARIO: {"steps": 6, "step_seconds": 0.01, "checkpoint_every": 2, "samples": 1, "prints_steps": false,
            "attempts": {"1": {"3": {"signal": 9}}}}     in the first attempt, after step 3, end by SIGKILL
-An action is one of {"signal": n}, {"exit": n, "error": {…}, "stderr": "…"}, {"hang": true}, {"raw": "…"}.
+An action is one of {"signal": n}, {"exit": n, "error": {…}, "stderr": "…"}, {"hang": true}, {"raw": "…"}, and before it
+{"print": "…"}.
 Its "training" is x ← x + step, kept in the checkpoint; the adapter holds the final x, so that a resumed run must end
 with the same bytes as an unbroken one.
 """
@@ -39,7 +40,8 @@ class ScriptedTrainer:
 
     def _count_attempt(self, path: Path) -> int:
         with path.open("a") as file:
-            file.write(json.dumps({"pid": os.getpid(), "environ": dict(os.environ), "argv": sys.argv}) + "\n")
+            started = {"pid": os.getpid(), "launcher": os.getppid(), "environ": dict(os.environ), "argv": sys.argv}
+            file.write(json.dumps(started) + "\n")
         return len(path.read_text().splitlines())
 
     def emit(self, type_: str, **fields: object) -> None:
@@ -53,7 +55,9 @@ class ScriptedTrainer:
 
     def write(self, folder: Path, name: str, body: bytes) -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(body)
+        part = folder / f"{name}.part"  # A kill leaves a file whole or absent, as the real trainer does.
+        part.write_bytes(body)
+        part.replace(folder / name)
         return {"path": name, "sha256": hashlib.sha256(body).hexdigest(), "size_bytes": len(body)}
 
     def checkpoint(self, step: int) -> None:
@@ -81,10 +85,12 @@ class ScriptedTrainer:
             folder = f"samples/step-{step:06d}"
             self.write(self.run_dir / folder, f"{index:03d}.png", PNG)
             self.emit("sample", step=step, kind="evaluation", path=f"{folder}/{index:03d}.png", prompt=f"p{index}",
-                      seed=index, rewards={"shapes": 0.5}, passed=True)  # fmt: skip
+                      prompt_index=index, seed=index, rewards={"shapes": 0.5}, passed=True)  # fmt: skip
 
     def act(self, step: int | str) -> None:
         action = self.scenario.get("attempts", {}).get(str(self.attempt), {}).get(str(step), {})
+        if "print" in action:
+            print(action["print"], flush=True)
         if "signal" in action:
             os.kill(os.getpid(), action["signal"])
         if "raw" in action:
@@ -104,6 +110,8 @@ class ScriptedTrainer:
         for step in range(self.first_step + 1, steps + 1):
             time.sleep(self.scenario.get("step_seconds", 0.01))
             self.x += step
+            if self.scenario.get("prints_steps"):
+                print(f"step {step}", flush=True)
             self.emit("progress", step=step, total_steps=steps, steps_per_second=10.0, eta_seconds=0.1)
             self.emit("metric", step=step, values={"loss": self.x / 10, "epoch_of_x": float(self.attempt)})
             self.sample(step)
@@ -124,6 +132,23 @@ class ScriptedTrainer:
         return 0
 
 
+def accompany(scenario: Path, run_dir: Path) -> int:
+    """What a rank does that is not the first: it waits for the others, and may end by a signal after a checkpoint.
+
+    A resumed attempt has a checkpoint from its beginning, and this rank may be there before the first one has written
+    its line: a line of another launcher says nothing of this attempt.
+    """
+    ends = json.loads(scenario.read_text()).get("second_rank", {})
+    attempts = Path(f"{scenario}.attempts")
+    while not (run_dir / "report.json").exists():
+        begun = [json.loads(line) for line in attempts.read_text().splitlines()] if attempts.exists() else []
+        own = begun and begun[-1]["launcher"] == os.getppid()
+        if own and str(len(begun)) in ends and list(run_dir.glob("checkpoints/*/manifest.json")):
+            os.kill(os.getpid(), ends[str(len(begun))])
+        time.sleep(0.02)
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("scenario")
@@ -131,7 +156,10 @@ def main() -> int:
     parser.add_argument("--output", required=True)
     parser.add_argument("--events-fd", type=int, required=True)
     parser.add_argument("--resume", action="store_true")
-    trainer = ScriptedTrainer(parser.parse_args())
+    arguments = parser.parse_args()
+    if os.environ.get("RANK", "0") != "0":
+        return accompany(Path(arguments.scenario), Path(arguments.output))
+    trainer = ScriptedTrainer(arguments)
 
     def stop(*_: object) -> None:
         trainer.stopping = trainer.scenario.get("obeys_sigterm", True)

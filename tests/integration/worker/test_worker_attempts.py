@@ -1,14 +1,20 @@
 """One attempt after the other: what is published, how attempts end, and from where the next one goes on."""
 
+import hashlib
 import json
+import os
 import signal
 from pathlib import Path
 
 import pytest
+from scripted_trainer import PNG
+from sqlalchemy import func, update
 from worker_bench import Bench, wait_for
 
-from jobs.errors import ObjectMissing
-from jobs.tables import Artifact, Checkpoint, Sample
+from jobs import jobs
+from jobs.db import transaction
+from jobs.errors import ChecksumMismatch, ObjectMissing
+from jobs.tables import Artifact, Checkpoint, Dataset, Sample
 from worker.run_folder import sweep
 
 UNBROKEN = b"x=21"  # 1 + 2 + … + 6: what an adapter holds that was trained without a break.
@@ -102,6 +108,20 @@ def test_three_attempts_without_a_new_checkpoint_fail_the_job_with_the_reason_of
     assert job.status_reason is not None
     assert (job.status, job.status_reason["code"], job.attempt) == ("failed", "internal", 3)
     assert [attempt.outcome for attempt in bench.attempts(job_id)] == ["queued", "queued", "failed"]
+
+
+def test_a_failed_job_that_is_tried_again_goes_on_from_its_last_checkpoint(bench: Bench) -> None:
+    error = {"code": "reward_failed", "message": "no such shape", "retryable": False}
+    bench.script(attempts={"1": {"5": {"exit": 69, "error": error}}})
+    job_id = bench.submit()
+    bench.run()
+    with transaction(bench.sessions) as session:
+        jobs.retry(session, bench.job(job_id).project_id, job_id)
+    bench.run()
+    first, second = bench.attempts(job_id)
+    assert (first.outcome, second.outcome, second.resumed_from_step) == ("failed", "succeeded", 4)
+    assert bench.adapter(job_id) == UNBROKEN
+    assert bench.job(job_id).finished_at is not None
 
 
 def test_attempts_that_committed_a_checkpoint_are_not_counted(bench: Bench) -> None:
@@ -218,6 +238,19 @@ def test_the_store_keeps_the_last_and_the_best_states_and_nothing_of_the_others(
                 bench.store.stat(f"{row.object_prefix}/{file['path']}")
 
 
+def test_a_pinned_state_outlives_the_later_ones(bench: Bench) -> None:
+    bench.script(steps=12, attempts={"1": {"5": {"signal": signal.SIGKILL}}})
+    job_id = bench.submit()
+    bench.run(retry_seconds=1000)
+    with transaction(bench.sessions) as session:
+        session.execute(update(Checkpoint).where(Checkpoint.step == 2).values(pinned_at=func.now()))
+    bench.end_back_off(job_id)
+    bench.run()
+    assert [row.step for row in bench.checkpoints(job_id)] == [2, 8, 10, 12]
+    pinned = bench.checkpoints(job_id)[0]
+    assert bench.store.stat(f"{pinned.object_prefix}/state.txt") > 0
+
+
 def test_an_attempt_that_dies_after_its_export_leaves_no_second_adapter(bench: Bench) -> None:
     bench.script(attempts={"1": {"exported": {"signal": signal.SIGKILL}}})
     job_id = bench.submit()
@@ -260,3 +293,103 @@ def test_a_trainer_that_ends_well_without_an_adapter_has_not_succeeded(bench: Be
     assert job.status_reason is not None
     assert (job.status, job.status_reason["code"]) == ("queued", "internal")
     assert "without exporting an adapter" in job.status_reason["message"]
+
+
+def test_a_checkpoint_is_named_after_all_that_was_told_before_it(bench: Bench) -> None:
+    """A job resumes after its checkpoint: what a kill takes from before it, no later attempt tells again."""
+    bench.script(steps=4, step_seconds=0.1, checkpoint_every=2, samples=1)
+    job_id = bench.submit()
+    bench.run(publish_seconds=0.5)
+    told = [
+        (event.type, event.data["step"]) for event in bench.events(job_id) if event.type in ("metric", "checkpoint")
+    ]
+    assert told.index(("checkpoint", 2)) > told.index(("metric", 2))
+    assert told.index(("checkpoint", 4)) > told.index(("metric", 4))
+
+
+def test_prompts_by_dataset_are_written_out_for_the_trainer(bench: Bench) -> None:
+    prompts = ["a red circle", "a blue square"]
+    bench.script(
+        attempts={"1": {"3": {"exit": 66, "error": {"code": "model_unavailable", "message": "no"}}}}
+    )  # The folder of a failed job stays.
+    job_id = bench.submit_by_dataset(prompts)
+    bench.run()
+    folder = bench.settings.work_dir / job_id / "1"
+    assert json.loads((folder / "job.yaml").read_text())["prompts"]["inline"] == prompts
+
+
+def test_a_job_whose_dataset_is_gone_fails_and_says_so(bench: Bench) -> None:
+    job_id = bench.submit_by_dataset(["a red circle"])
+    with transaction(bench.sessions) as session:
+        session.execute(update(Dataset).values(deleted_at=func.now()))
+    bench.run()
+    job = bench.job(job_id)
+    assert job.status_reason is not None
+    assert (job.status, job.status_reason["code"], job.status_reason["actor"]) == ("failed", "invalid_dataset", "user")
+    assert bench.trainers() == []
+
+
+def test_a_worker_without_room_takes_no_job(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    job_id = bench.submit()
+    bench.run(min_free_bytes=2**62)
+    assert (bench.job(job_id).status, bench.job(job_id).attempt) == ("queued", 0)
+    assert "event=no_room" in caplog.text
+
+
+def test_a_trainer_that_fails_on_a_full_disk_is_not_at_fault(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.script(attempts={"1": {"3": {"exit": 1, "stderr": "OSError: [Errno 28] No space left on device"}}})
+    job_id = bench.submit()
+    monkeypatch.setattr("worker.supervisor.free_bytes", lambda work_dir: 4096)
+    bench.run()
+    reason = bench.attempts(job_id)[0].reason
+    assert reason is not None
+    assert reason["code"] == "worker_failed"  # Which keeps the job from this worker while there is another.
+    assert "the worker's disk is full (4096 bytes are free)" in reason["message"]
+
+
+def test_a_checkpoint_that_is_pruned_while_it_is_read_is_left_out_and_the_attempt_goes_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def pruned(source: Path, target: Path) -> None:
+        if "step-000002" in str(source):
+            source.unlink()
+        link(source, target)
+
+    monkeypatch.setattr("worker.files.os.link", pruned)
+    bench.script()
+    job_id = bench.submit()
+    bench.run()
+    assert (bench.job(job_id).status, bench.job(job_id).attempt) == ("succeeded", 1)
+    assert bench.committed(job_id) == [4, 6]
+    assert "checkpoints/step-000002 of step 2 was not kept" in bench.events(job_id, "log")[0].data["message"]
+
+
+def test_a_state_without_its_manifest_is_no_checkpoint(bench: Bench) -> None:
+    told = {"type": "checkpoint", "step": 3, "kind": "state", "path": "samples/step-000003"}
+    file = {"path": "000.png", "sha256": hashlib.sha256(PNG).hexdigest(), "size_bytes": len(PNG)}
+    bench.script(samples=1, attempts={"1": {"3": {"raw": json.dumps({**told, "files": [file]})}}})
+    job_id = bench.submit()
+    bench.run()
+    assert (bench.job(job_id).status, bench.committed(job_id)) == ("succeeded", [2, 4, 6])
+
+
+def test_a_checkpoint_that_arrives_damaged_is_fetched_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    download = bench.store.download
+    arrivals: list[str] = []
+
+    def damaged_at_first(key: str, path: Path, *, sha256: str) -> None:
+        arrivals.append(key)
+        if len(arrivals) <= 2:
+            raise ChecksumMismatch(f"{key}: half of it is missing")
+        download(key, path, sha256=sha256)
+
+    monkeypatch.setattr(bench.store, "download", damaged_at_first)
+    bench.script(attempts={"1": {"5": {"signal": signal.SIGKILL}}})
+    job_id = bench.submit()
+    bench.run()
+    bench.end_back_off(job_id)
+    bench.run()
+    assert (bench.job(job_id).status, bench.adapter(job_id)) == ("succeeded", UNBROKEN)
+    assert bench.attempts(job_id)[1].resumed_from_step == 4

@@ -10,7 +10,8 @@ from worker_bench import Bench
 from jobs import events, jobs, leases
 from jobs.db import transaction
 from jobs.errors import LeaseLost
-from jobs.leases import Claim, Retry
+from jobs.leases import Claim
+from jobs.retries import Retry
 from jobs.states import Status
 from jobs.tables import Job
 from worker.fence import Fence

@@ -1,17 +1,21 @@
 """Database or store away while a trainer runs: what can wait waits, what cannot ends in time, nothing is lost."""
 
+import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import psutil
 import pytest
 from breakable import Breakable
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 from worker_bench import SHORT_LEASE, Bench, wait_for
 
 from jobs.db import make_engine, make_session_factory
 from jobs.store import ObjectStore
-from jobs.tables import Sample
+from jobs.tables import LogLine, Sample
+from worker import supervisor
 from worker.runner import Runner
 
 
@@ -67,6 +71,32 @@ def test_while_the_store_is_down_metrics_flow_and_afterwards_no_file_is_missing(
     assert bench.adapter(job_id) == b"x=300"
 
 
+@pytest.mark.parametrize("read", ["datasets.filled_in", "secrets.values_for"])
+def test_a_database_that_is_down_at_the_start_is_waited_for_and_counts_against_no_job(
+    bench: Bench, database_link: Breakable, monkeypatch: pytest.MonkeyPatch, read: str
+) -> None:
+    """It goes away when the prompts, or the secrets, are about to be read, and is back a second later."""
+    module, name = read.split(".")
+    reads = getattr(getattr(supervisor, module), name)
+    calls = 0
+
+    def cut_at_first(session: Session, *arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            database_link.cut()
+            threading.Timer(1, database_link.mend).start()
+        session.execute(text("SELECT 1"))
+        return reads(session, *arguments)
+
+    monkeypatch.setattr(f"worker.supervisor.{read}", cut_at_first)
+    job_id = bench.submit()
+    runner_behind(bench, database=database_link, retry_seconds=1000).run_until_idle()
+    assert calls >= 2
+    job = bench.job(job_id)
+    assert (job.status, job.attempt, job.attempts_without_progress) == ("succeeded", 1, 0)
+
+
 def test_a_store_that_is_down_at_the_start_is_waited_for_rather_than_starting_over(
     bench: Bench, store_link: Breakable
 ) -> None:
@@ -87,7 +117,7 @@ def test_a_store_that_is_down_at_the_start_is_waited_for_rather_than_starting_ov
 
 
 def test_a_short_absence_of_the_database_costs_nothing(bench: Bench, database_link: Breakable) -> None:
-    bench.script(steps=60, step_seconds=0.02, checkpoint_every=10)
+    bench.script(steps=60, step_seconds=0.02, checkpoint_every=10, prints_steps=True)
     job_id = bench.submit()
     thread = bench.in_background(runner_behind(bench, database_link))
     wait_for(lambda: bench.metrics(job_id))
@@ -98,6 +128,9 @@ def test_a_short_absence_of_the_database_costs_nothing(bench: Bench, database_li
     assert (bench.job(job_id).status, bench.job(job_id).attempt) == ("succeeded", 1)
     assert sorted(bench.metrics(job_id)) == list(range(1, 61))
     assert bench.committed(job_id) == [10, 20, 30, 40, 50, 60]
+    lines = sorted(bench.rows(LogLine, job_id), key=lambda line: line.number)
+    assert [line.number for line in lines] == list(range(1, len(lines) + 1))
+    assert [line.message for line in lines if line.source == "output"] == [f"step {n}" for n in range(1, 61)]
 
 
 @pytest.mark.parametrize("how", ["cut", "hang"])

@@ -1,15 +1,12 @@
 """`python -m worker` as a process: hints, a broker that is away, and an orderly end."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
-from worker_bench import SCRIPT, Bench, wait_for
+from worker_bench import Bench, Start, wait_for
 
 from api.hints import Hints
 from egrpo_client.stack import valkey
@@ -18,35 +15,6 @@ from egrpo_client.stack.processes import ServerProcess
 
 NEVER = "1000"
 LONG = {"steps": 1000, "step_seconds": 0.02, "checkpoint_every": 1000}
-Start = Callable[..., subprocess.Popen[bytes]]
-
-
-@pytest.fixture
-def start(bench: Bench, service_env: dict[str, str], tmp_path: Path) -> Iterator[Start]:
-    """Starts workers; what is still running after the test is killed."""
-    started: list[subprocess.Popen[bytes]] = []
-
-    def run(**settings: str) -> subprocess.Popen[bytes]:
-        quick = {
-            "EGRPO_LEASE_SECONDS": "60",
-            "EGRPO_HEARTBEAT_SECONDS": "0.3",
-            "EGRPO_REAPER_SECONDS": "0.3",
-            "EGRPO_POLL_SECONDS": "0.2",
-            "EGRPO_RETRY_SECONDS": "0.1",
-            "EGRPO_PUBLISH_SECONDS": "0.05",
-            "EGRPO_TRAINER_COMMAND": json.dumps([sys.executable, str(SCRIPT), str(bench.scenario)]),
-        }
-        with (tmp_path / "worker.log").open("ab") as log:
-            env = {**os.environ, **service_env, **quick, **settings}
-            started.append(subprocess.Popen([sys.executable, "-m", "worker"], env=env, stdout=log, stderr=log))
-        return started[-1]
-
-    yield run
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-    print((tmp_path / "worker.log").read_text())
 
 
 def stop(worker: subprocess.Popen[bytes]) -> int:

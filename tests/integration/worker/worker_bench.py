@@ -1,6 +1,7 @@
 """A worker on the real servers, with a scripted trainer as its outer edge; the fixture is in `conftest`."""
 
 import json
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Engine, select, update
 
-from jobs import api_keys, jobs
+from jobs import api_keys, datasets, jobs
 from jobs.db import SessionFactory, transaction
 from jobs.spec import parse
 from jobs.store import ObjectStore
@@ -20,6 +21,7 @@ from worker.settings import WorkerSettings
 
 SCRIPT = Path(__file__).with_name("scripted_trainer.py")
 Row = TypeVar("Row")
+Start = Callable[..., subprocess.Popen[bytes]]  # Of a worker, by its environment.
 # Long enough for heartbeats every 0.3 s on a busy machine, short enough to wait for its end.
 SHORT_LEASE = {"lease_seconds": 3}
 
@@ -48,17 +50,33 @@ class Bench:
         """Tells the trainer what to do in the attempts to come."""
         self.scenario.write_text(json.dumps(scenario))
 
-    def submit(self, project: str = "default", name: str = "run") -> str:
+    def submit(self, project: str = "default", name: str = "run", **fields: Any) -> str:
         spec = parse(
             {
                 "name": name,
                 "base_model": "tiny-flux-shapes",
                 "prompts": {"inline": ["a red circle"] * 20},
                 "reward": {"components": [{"type": "shapes"}]},
+                **fields,
             }
         )
         with transaction(self.sessions) as session:
             return jobs.create(session, api_keys.project_named(session, project), spec).id
+
+    def submit_by_dataset(self, prompts: list[str], project: str = "default") -> str:
+        with transaction(self.sessions) as session:
+            project_id = api_keys.project_named(session, project)
+            dataset = datasets.create(session, project_id, "shapes", {"train": prompts}, {})
+            spec = parse(
+                {
+                    "name": "run",
+                    "base_model": "tiny-flux-shapes",
+                    "prompts": {"dataset": dataset.id},
+                    "reward": {"components": [{"type": "shapes"}]},
+                },
+                lambda reference: datasets.prompts(session, project_id, reference),
+            )
+            return jobs.create(session, project_id, spec).id
 
     def runner(self, name: str = "worker", **changes: Any) -> Runner:
         """Returns a worker that has not been started."""

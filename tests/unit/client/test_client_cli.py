@@ -12,7 +12,7 @@ from egrpo_client.cli import exit_code, main
 from egrpo_client.cli.output import duration_text
 from egrpo_client.cli.progress import LineView, LiveView
 from egrpo_client.errors import ApiError, ClientError, NotConfiguredError, SpecFileError, UnreachableError
-from egrpo_client.follow import Update
+from egrpo_client.watching import Update
 
 RUNNING = {
     "id": "job_1",

@@ -16,7 +16,7 @@ from egrpo.device_memory import DeviceMemory, cgroup_free_bytes, check_memory, p
 from egrpo.errors import MemoryLimitError
 from egrpo.geometry import batch_geometry
 from egrpo.lora import adapted_layers, add_adapter
-from egrpo.memory import MemoryEstimate, ModelSizes, Workload, estimate
+from egrpo.memory import MemoryEstimate, ModelSizes, Workload, block_layers, estimate
 from egrpo.model_sizes import sizes_of_folder, sizes_of_modules, text_encoder_shapes
 from egrpo.models.flux import FluxAdapter
 
@@ -65,6 +65,23 @@ def test_the_estimate_of_a_toy_by_hand() -> None:
 def test_a_convolution_over_single_positions_is_a_linear_layer() -> None:
     convolution = replace(TOY, transformer={**TOY.transformer, "blocks.0.up.weight": (8, 2, 1, 1)})
     assert estimate(convolution, WORK) == estimate(TOY, WORK)
+
+
+def test_a_block_is_what_stands_behind_the_first_number() -> None:
+    shapes = {
+        "blocks.1.attn.to_q.weight": (4, 4),
+        "blocks.1.ff.net.0.proj.weight": (16, 4),
+        "blocks.1.ff_context.net.2.weight": (4, 16),
+        "blocks.1.img_mod.1.weight": (24, 4),
+        "noise_refiner.0.up.weight": (8, 4),
+        "context_refiner.0.up.weight": (8, 4),
+    }
+    found = block_layers(shapes, latent_tokens=10, text_tokens=6)
+    assert {block: {layer.name: layer.tokens for layer in layers} for block, layers in found.items()} == {
+        "blocks.1": {"blocks.1.attn.to_q": 10, "blocks.1.ff.net.0.proj": 10, "blocks.1.ff_context.net.2": 6},
+        "noise_refiner.0": {"noise_refiner.0.up": 10},
+        "context_refiner.0": {"context_refiner.0.up": 6},
+    }
 
 
 def test_what_takes_more_and_what_takes_less() -> None:
@@ -193,5 +210,5 @@ def test_the_geometry_is_one_line() -> None:
 
 
 def test_the_estimate_is_free_of_torch() -> None:
-    code = "import sys, egrpo.memory, egrpo.model_sizes; sys.exit('torch' in sys.modules)"
+    code = "import sys, egrpo.memory, egrpo.model_sizes, egrpo.forecast; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -12,7 +12,16 @@ from egrpo.config import parse_spec
 from egrpo.errors import ConfigError
 from egrpo.kernels import step_gaussian
 from egrpo.methods import METHODS, MethodSpec
-from egrpo.schedule import GroupPlan, MergePlan, dispersion, entropy, merge_plan, shifted_sigmas
+from egrpo.schedule import (
+    GroupPlan,
+    MergePlan,
+    dispersion,
+    entropy,
+    merge_plan,
+    network_evaluations,
+    shifted_sigmas,
+    trained_latents,
+)
 
 SIGMAS = shifted_sigmas(16, 3.0)
 DOCUMENT: dict[str, Any] = {
@@ -44,6 +53,36 @@ def test_egrpo_is_one_merged_step_a_group() -> None:
     assert [group.steps[0].length for group in groups] == [1, 1, 2, 2, 2, 3, 3, 3]
     assert (spec.shares_noise, spec.draws_anchor, spec.images_per_prompt) == (True, True, 12 * 8)
     assert spec.network_evaluations(plan) == (1012, 1012)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"type": "egrpo", "active_steps_per_update": 3},
+        {"type": "g2rpo", "granularities": [1, 2], "active_steps_per_update": 2},
+        {"type": "dance_grpo"},
+        {"type": "dance_grpo", "trained_fraction": 1.0},
+        {"type": "flow_grpo"},
+        {"type": "flow_grpo_fast"},
+        {"type": "mix_grpo", "updates_per_window": 1},
+    ],
+)
+def test_evaluations_are_between_what_any_update_takes(fields: dict[str, Any]) -> None:
+    spec = method(**fields)
+    plan = spec.plan(SIGMAS)
+    shares = {"shares_noise": spec.shares_noise, "draws_anchor": spec.draws_anchor}
+    counts = [
+        network_evaluations(plan, spec.groups(plan, np.random.default_rng(step), step), spec.group_size, **shares)
+        for step in range(400)
+    ]
+    assert spec.network_evaluations(plan) == (min(counts), max(counts))
+    latents = [
+        trained_latents(
+            spec.groups(plan, np.random.default_rng(step), step), spec.group_size, shares_noise=spec.shares_noise
+        )
+        for step in range(400)
+    ]
+    assert spec.trained_latents(plan) == (min(latents), max(latents))
 
 
 def test_egrpo_draws_its_active_steps_when_asked_to() -> None:

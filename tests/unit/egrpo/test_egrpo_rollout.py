@@ -12,7 +12,15 @@ from torch import Tensor
 from egrpo.models.adapter import PromptEmbeds
 from egrpo.models.flux import FluxAdapter
 from egrpo.rollout import Noise, Rollout, Sampler, roll_out
-from egrpo.schedule import GroupPlan, MergedStep, MergePlan, merge_plan, network_evaluations, shifted_sigmas
+from egrpo.schedule import (
+    GroupPlan,
+    MergedStep,
+    MergePlan,
+    merge_plan,
+    network_evaluations,
+    shifted_sigmas,
+    trained_latents,
+)
 from egrpo.sde import ode_step, sde_step
 
 SIGMAS = shifted_sigmas(8, 3.0)
@@ -109,6 +117,8 @@ def test_evaluations_are_foretold_for_every_kind_of_group(kind: str, members: in
     rollout, model = sweep(groups=groups, members=members, draws_anchor=draws_anchor)
     expected = network_evaluations(PLAN, groups, GROUP, shares_noise=members == 1, draws_anchor=draws_anchor)
     assert rollout.network_evaluations == 2 * expected == sum(count for _, count in model.calls)
+    latents = sum(transition.x_PXNC.shape[1] for transition in rollout.transitions)
+    assert latents == trained_latents(groups, GROUP, shares_noise=members == 1)
 
 
 def test_the_noise_is_the_only_difference_within_a_group() -> None:

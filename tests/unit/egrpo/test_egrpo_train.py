@@ -127,8 +127,11 @@ def test_the_best_and_the_worst_of_an_evaluation_are_kept(finished: tuple[Path, 
     grid = {event["seed"]: event for event in samples if event["kind"] == "evaluation"}
     again = [event for event in samples if event["kind"] != "evaluation" and event["seed"] in grid]
     assert len(again) == 2
+    assert [event["prompt_index"] for event in grid.values()] == [0, 1]
     for event in again:
-        assert event["prompt"] == grid[event["seed"]]["prompt"]
+        assert (event["prompt"], event["prompt_index"]) == tuple(
+            grid[event["seed"]][name] for name in ("prompt", "prompt_index")
+        )
         pictures = [np.asarray(Image.open(run / e["path"])).astype(int) for e in (event, grid[event["seed"]])]
         assert np.abs(pictures[0] - pictures[1]).max() <= 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -32,6 +33,13 @@ def test_ids_sort_by_age() -> None:
         time.sleep(0.000_01)
     assert made == sorted(made)
     assert len(set(made)) == 50
+
+
+def test_ids_are_found_by_the_time_of_their_making() -> None:
+    before, id_ = datetime.now(UTC), ids.new_id("job")
+    after = datetime.now(UTC) + timedelta(milliseconds=1)
+    assert ids.first_id_of("job", before) <= id_ < ids.first_id_of("job", after)
+    assert ids.is_id(ids.first_id_of("job", before), "job")
 
 
 @pytest.mark.parametrize("text", ["", "job_", "job_01", "JOB_" + "0" * 26, "job_" + "0" * 25 + "u", "job_8" + "0" * 25])
@@ -64,7 +72,7 @@ def test_cursors_come_back(key: str) -> None:
     assert pages.decode_cursor(pages.encode_cursor(key)) == key
 
 
-@pytest.mark.parametrize("cursor", ["", "!", "a", "AA==", "_-_-_-", "gA"])
+@pytest.mark.parametrize("cursor", ["", "!", "a", "AA==", "_-_-_-", "gA", "\u00e9", "\U0001f600aa"])
 def test_what_is_no_cursor(cursor: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         pages.decode_cursor(cursor)

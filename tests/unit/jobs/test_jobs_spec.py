@@ -30,7 +30,7 @@ def test_three_fields_are_enough_and_the_rest_is_filled_in() -> None:
     document = document_of(parse(GOOD))
     assert document["training"]["lora"]["rank"] == 32
     assert document["metadata"] == {}
-    assert document["resources"] == {"gpus": 1}
+    assert (document["priority"], document["resources"]) == ("normal", {"gpus": 1, "gpu_type": None})
     assert parse(document) == parse(GOOD)
 
 
@@ -67,7 +67,7 @@ def test_a_repository_that_is_not_in_the_catalogue_is_no_model() -> None:
         ({"prompts": {"inline": ["a red star"] * 10_001}}, "/prompts/inline", "too_long"),
         ({"prompts": {"inline": ["a red circle", "a cat"]}}, "/prompts/inline/1", "prompt_not_scorable"),
         ({"evaluation": {"prompts": {"inline": ["a cat"]}}}, "/evaluation/prompts/inline/0", "prompt_not_scorable"),
-        ({"prompts": {"dataset": "ds_1"}}, "/prompts/dataset", "unknown_field"),
+        ({"prompts": {"dataset": "ds_1"}}, "/prompts/dataset", "wrong_format"),
         ({"reward": {"components": [{"weight": 1}]}}, "/reward/components/0/type", "missing"),
         ({"reward": {"components": [{"type": "clip"}]}}, "/reward/components/0/type", "unknown_reward"),
         ({"reward": {"components": []}}, "/reward/components", "too_short"),
@@ -77,6 +77,11 @@ def test_a_repository_that_is_not_in_the_catalogue_is_no_model() -> None:
         ({"metadata": {"k": "v" * 513}}, "/metadata/k", "too_long"),
         ({"metadata": {str(n): "" for n in range(17)}}, "/metadata", "too_long"),
         ({"a/b~c": 1}, "/a~1b~0c", "unknown_field"),
+        ({"priority": 10}, "/priority", "not_allowed"),
+        ({"priority": "urgent"}, "/priority", "not_allowed"),
+        ({"resources": {"gpus": 9}}, "/resources/gpus", "out_of_range"),
+        ({"resources": {"gpus": 3}}, "/resources/gpus", "not_allowed"),
+        ({"resources": {"gpu_type": "H100 SXM"}}, "/resources/gpu_type", "wrong_format"),
         ({"name": "a\0"}, "/name", "wrong_format"),
         ({"metadata": {"a": "\ud800"}}, "/metadata/a", "wrong_format"),
     ],

@@ -15,10 +15,11 @@ def test_every_status_has_its_rules_and_the_set_is_closed() -> None:
     }  # fmt: skip
 
 
-def test_what_has_ended_stays_ended_and_everything_else_can_end() -> None:
-    for status in TERMINAL:
-        assert TRANSITIONS[status] == frozenset()
-        assert allowed_actions(status) == []
+def test_a_success_is_final_what_else_has_ended_can_be_tried_again_and_everything_can_end() -> None:
+    assert (TRANSITIONS[Status.SUCCEEDED], allowed_actions("succeeded")) == (frozenset(), [])
+    for status in TERMINAL - {Status.SUCCEEDED}:
+        assert TRANSITIONS[status] == {Status.QUEUED}
+        assert allowed_actions(status) == ["retry"]
     reached = set(TERMINAL)
     while grown := {status for status in Status if TRANSITIONS[status] & reached} - reached:
         reached |= grown

@@ -159,3 +159,39 @@ def test_a_fault_in_publishing_is_kept_for_the_supervisor(healthy: Heartbeat) ->
     lane.put(1)
     drain(lane)
     assert isinstance(lane.failure, ZeroDivisionError)
+
+
+def test_a_lane_is_waited_for_until_the_items_so_far_are_published(healthy: Heartbeat) -> None:
+    published: list[int] = []
+    held = threading.Event()
+
+    def publish(batch: list[int]) -> None:
+        held.wait()
+        published.extend(batch)
+
+    lane: Lane[int] = Lane("l", publish, healthy, max_batch=10, gather_s=3600)  # type: ignore[arg-type]
+    lane.put(1)
+    lane.put(2)
+    so_far = lane.num_put
+    lane.start()
+    waiter = threading.Thread(target=lane.wait_for, args=(so_far,))
+    waiter.start()
+    waiter.join(0.1)
+    assert waiter.is_alive()
+    held.set()
+    waiter.join()
+    assert published == [1, 2]
+
+
+def test_nobody_waits_for_a_lane_that_ended_or_whose_lease_ran_out(healthy: Heartbeat) -> None:
+    def publish(batch: object) -> None:
+        raise ZeroDivisionError
+
+    lane: Lane[int] = Lane("l", publish, healthy, max_batch=1, gather_s=0)
+    lane.put(1)
+    lane.start()
+    with pytest.raises(RuntimeError, match="1 items are missing"):
+        lane.wait_for(1)
+    healthy.give_up()
+    with pytest.raises(LeaseLost, match="ran out"):
+        lane.wait_for(1)

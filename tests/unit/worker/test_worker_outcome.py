@@ -37,7 +37,7 @@ def said(code: str, message: str = "why", retryable: bool = False) -> ErrorEvent
         (exited(70), said("internal", "CUDA out of memory. Tried to allocate"), 0, "out_of_memory", False, "system"),
         (exited(1, "torch.OutOfMemoryError: CUDA out of memory."), None, 0, "out_of_memory", False, "system"),
         (exited(1, "Traceback"), None, 0, "internal", True, "system"),
-        (exited(75), None, 0, "preempted", True, "system"),
+        (exited(75), None, 0, "trainer_stopped", True, "system"),
         (exited(0), None, 0, "internal", True, "system"),
         (killed(signal.SIGKILL), None, 1, "out_of_memory", True, "system"),
         (killed(signal.SIGKILL), None, 0, "trainer_killed", True, "system"),

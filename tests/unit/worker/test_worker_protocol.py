@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.files import formats_in
+from jobs.adapters import formats_in
 from worker.protocol import CheckpointEvent, LogEvent, MetricEvent, ProtocolError, SampleEvent, parse_event, path_inside
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from worker.command import command_for
 from worker.protocol import LogEvent, ProgressEvent, TrainerEvent
-from worker.trainer import Trainer, trainer_environment
+from worker.trainer import Trainer, TrainerExit, trainer_environment
 
 
 def write_script(folder: Path, body: str) -> list[str]:
@@ -62,9 +63,13 @@ def test_sigterm_reaches_the_trainer_only_and_its_exit_code_comes_back(tmp_path:
     trainer, events = start(
         tmp_path,
         """
-        signal.signal(signal.SIGTERM, lambda *_: (emit(type="log", message="stopping"), os._exit(75)))
+        stopping = []
+        signal.signal(signal.SIGTERM, lambda *_: stopping.append(True))
         progress(1)
-        time.sleep(60)
+        while not stopping:
+            time.sleep(0.01)
+        emit(type="log", message="stopping")
+        os._exit(75)
         """,
     )
     wait_for(lambda: events)
@@ -119,6 +124,70 @@ def test_abort_leaves_the_stacks_of_all_threads_in_the_log(tmp_path: Path) -> No
     assert exit_.signal == signal.SIGABRT
     assert "stuck_in_main" in exit_.stderr_tail
     assert "stuck_in_a_thread" in exit_.stderr_tail
+
+
+def rank_that(tmp_path: Path, on_abort: str = "") -> str:
+    """Returns the body of a launcher of two ranks, which say by a file that they are up."""
+    (tmp_path / "rank.py").write_text(
+        "import os, pathlib, signal, sys, time\n"
+        f"{on_abort}\n"
+        "def stuck():\n"
+        "    pathlib.Path(__file__).with_name(f'up-{os.getpid()}').touch()\n"
+        "    time.sleep(60)\n"
+        "stuck()\n"
+    )
+    return f"""
+        ranks = [subprocess.Popen([sys.executable, {str(tmp_path / "rank.py")!r}]) for _ in range(2)]
+        progress(1)
+        sys.exit(max(rank.wait() != 0 for rank in ranks))
+    """
+
+
+def aborted(tmp_path: Path, body: str) -> TrainerExit:
+    trainer = Trainer(write_script(tmp_path, body), tmp_path, [].append, is_launcher=True)
+    trainer.start()
+    wait_for(lambda: len(list(tmp_path.glob("up-*"))) == 2)
+    trainer.dump_and_abort()
+    return trainer.finish()
+
+
+def test_the_ranks_of_a_launcher_print_their_stacks_and_end_it(tmp_path: Path) -> None:
+    exit_ = aborted(tmp_path, rank_that(tmp_path))
+    assert exit_.code == 1
+    assert exit_.stderr_tail.count("in stuck") == 2
+
+
+def test_a_rank_is_told_to_print_its_stacks_when_the_one_before_has(tmp_path: Path) -> None:
+    slowly = (
+        "def say(*_):\n"
+        "    os.write(2, b'begin ')\n"
+        "    time.sleep(0.1)\n"
+        "    os.write(2, b'end ')\n"
+        "    os._exit(1)\n"
+        "signal.signal(signal.SIGABRT, say)"
+    )
+    assert aborted(tmp_path, rank_that(tmp_path, slowly)).stderr_tail.split() == ["begin", "end"] * 2
+
+
+def test_a_rank_in_a_session_of_its_own_dies_with_its_launcher(tmp_path: Path) -> None:
+    body = """
+        launch = [sys.executable, "-I", "-S", sys.argv[sys.argv.index("--launch") + 1], "leader"]
+        rank = subprocess.Popen([*launch, "sleep", "60"], start_new_session=True)
+        emit(type="log", message=str(rank.pid))
+        rank.wait()
+    """
+    events: list[TrainerEvent] = []
+    command = [*write_script(tmp_path, body), "--launch", command_for(["x"], 2)[-3]]
+    trainer = Trainer(command, tmp_path, events.append, is_launcher=True)
+    trainer.start()
+    wait_for(lambda: events)
+    assert isinstance(events[0], LogEvent)
+    rank = psutil.Process(int(events[0].message))
+    wait_for(lambda: rank.name() == "sleep")
+    trainer.kill()
+    assert trainer.finish().signal == signal.SIGKILL
+    psutil.wait_procs([rank], timeout=5)
+    assert not rank.is_running() or rank.status() == psutil.STATUS_ZOMBIE
 
 
 def test_the_trainer_dies_when_its_worker_is_killed(tmp_path: Path) -> None:

@@ -20,6 +20,10 @@ class Breakable:
         self.url = url.replace(f"{parts.hostname}:{parts.port}", f"127.0.0.1:{self._port}")
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
+    @property
+    def is_open(self) -> bool:
+        return self._mode == "open"
+
     def cut(self) -> None:
         self._mode = "cut"
         self._close_listener()
