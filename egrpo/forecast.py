@@ -104,7 +104,7 @@ def forecast_memory(spec: TrainSpec, device: Device, processes: int = 1) -> Memo
     adapted, trained = _trained(published, training.lora, model.default_targets)
     num_tokens = model.latent_tokens + published.text_length
     micro_batch = training.micro_batch_size or micro_batch_size(published.hidden_width, num_tokens, on_gpu=on_gpu)
-    geometry = batch_geometry(spec, micro_batch)
+    geometry = batch_geometry(spec, micro_batch, processes)
     pixels = model.height * model.width
     passage = Passage(
         latent_tokens=model.latent_tokens,

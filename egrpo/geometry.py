@@ -73,6 +73,16 @@ class BatchGeometry:
     processes: int = 1
 
     @property
+    def own_prompts(self) -> int:
+        """Prompts of one rollout that each process draws."""
+        return self.prompts // self.processes
+
+    @property
+    def own_rows(self) -> int:
+        """Images that each process draws: of its prompts' groups and their anchors."""
+        return self.rows // self.processes
+
+    @property
     def images(self) -> int:
         """Images that a rollout draws for its groups."""
         return self.prompts * self.images_per_prompt
@@ -88,12 +98,12 @@ class BatchGeometry:
             f"{self.images // self.minibatches} images per update = {self.prompts // self.minibatches} prompts x "
             f"{self.images_per_prompt} images; {self.minibatches * self.passes} updates on a rollout of "
             f"{self.images} images{anchors}; {self.micro_batch} images pass the network at once; "
-            f"{self.processes} processes"
+            + ("1 process" if self.processes == 1 else f"shared by {self.processes} processes")
         )
 
 
-def batch_geometry(spec: TrainSpec, micro_batch: int) -> BatchGeometry:
-    """Returns the geometry of a run."""
+def batch_geometry(spec: TrainSpec, micro_batch: int, processes: int = 1) -> BatchGeometry:
+    """Returns the geometry of a run by so many processes, which share its prompts equally."""
     method, training = spec.method, spec.training
     return BatchGeometry(
         prompts=training.prompts_per_update * training.minibatches_per_rollout,
@@ -103,6 +113,7 @@ def batch_geometry(spec: TrainSpec, micro_batch: int) -> BatchGeometry:
         draws_anchor=method.draws_anchor,
         forwards_per_prompt=1 if method.draws_anchor else method.group_size,
         micro_batch=micro_batch,
+        processes=processes,
     )
 
 
@@ -141,23 +152,24 @@ def workload(
     folds: bool,
     checkpoints: bool,
 ) -> Workload:
-    """Returns what a run does with a model, for the memory estimate; the arguments are as in `Workload`."""
+    """Returns what each process of a run does with a model, for the memory estimate; arguments as in `Workload`."""
     passes = passage.passes
     return Workload(
         latent_tokens=passage.latent_tokens,
         latent_channels=passage.latent_channels,
         text_tokens=passage.text_tokens,
         pixels=passage.pixels,
-        micro_batch=passes * _largest_batch(geometry.rows, geometry.micro_batch),
-        update_batch=passes * min(geometry.micro_batch, geometry.prompts * geometry.forwards_per_prompt),
-        decode_batch=min(passage.decode_batch, geometry.rows),
+        micro_batch=passes * _largest_batch(geometry.own_rows, geometry.micro_batch),
+        update_batch=passes * min(geometry.micro_batch, geometry.own_prompts * geometry.forwards_per_prompt),
+        decode_batch=min(passage.decode_batch, geometry.own_rows),
         encode_batch=passage.encode_batch,
         num_prompts=num_prompts,
-        images_per_update=geometry.rows,
+        images_per_update=geometry.own_rows,
         trained=trained,
         adapted=adapted,
         trains_base=trains_base,
         has_average=spec.training.ema_decay is not None,
+        has_narrow_moments=spec.training.optimizer == "adamw_8bit",
         folds=folds,
         checkpoints_gradients=checkpoints,
     )

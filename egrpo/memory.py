@@ -22,6 +22,9 @@ FLOAT32 = 4
 CPU_HEAP = 1.6
 # Adapter parameters are float32: value, gradient and two moments of Adam.
 _TRAINED_BYTES, _GRADIENT_BYTES, _MOMENT_BYTES = 4, 4, 8
+# bitsandbytes 0.50 keeps each moment in one byte, and a float32 for the scale of every 256 of them. Tensors of fewer
+# than 4096 numbers stay in float32; they are left out of account.
+_NARROW_MOMENT_BYTES = 2 * (1 + 4 / 256)
 # Numbers that a block keeps for the backward pass, per number that its linear layers put out. The inputs of adapted
 # layers come on top. Counted by torch's hooks on saved tensors.
 _SAVED_PER_OUTPUT = 1.5
@@ -78,11 +81,12 @@ class Workload:
         decode_batch: images decoded at once.
         encode_batch: prompts encoded at once.
         num_prompts: prompts whose embeddings are kept.
-        images_per_update: latents alive at the end of a rollout.
+        images_per_update: latents alive at the end of a rollout, of one process.
         trained: parameters that are trained.
         adapted: names of the linear layers whose inputs the backward pass needs.
         trains_base: whether the trained parameters are the transformer's own.
         has_average: whether a moving average of the trained parameters is kept.
+        has_narrow_moments: whether the optimizer keeps its moments in 8 bits.
         folds: whether the rollout holds a second copy of the adapted layers.
         checkpoints_gradients: whether activations are computed again in the backward pass.
     """
@@ -101,6 +105,7 @@ class Workload:
     adapted: Collection[str]
     trains_base: bool = False
     has_average: bool = False
+    has_narrow_moments: bool = False
     folds: bool = False
     checkpoints_gradients: bool = False
 
@@ -172,10 +177,11 @@ def estimate(sizes: ModelSizes, work: Workload) -> MemoryEstimate:
         "update": all_embeddings + 3 * latents + work.update_batch * (kept + transient + embeddings),
     }
     copies = (not work.trains_base) + work.has_average
-    state = _GRADIENT_BYTES + _MOMENT_BYTES + copies * _TRAINED_BYTES
+    moments = _NARROW_MOMENT_BYTES if work.has_narrow_moments else _MOMENT_BYTES
+    state = _GRADIENT_BYTES + moments + copies * _TRAINED_BYTES
     weights = sum(prod(shape) for shape in sizes.transformer.values()) * element + sizes.autoencoder_bytes
     return MemoryEstimate(
-        weights, sizes.text_bytes, work.trained * state, {name: int(value) for name, value in phases.items()}
+        weights, sizes.text_bytes, int(work.trained * state), {name: int(value) for name, value in phases.items()}
     )
 
 

@@ -39,7 +39,7 @@ from egrpo.export import export_adapter
 from egrpo.export.base_model import describe
 from egrpo.export.card import CardFacts, write_card
 from egrpo.full import export_transformer
-from egrpo.geometry import batch_geometry
+from egrpo.geometry import BatchGeometry, batch_geometry
 from egrpo.models import load_model, resolve
 from egrpo.models.adapter import ModelAdapter, PromptEmbeds
 from egrpo.models.embeds_cache import EmbedsCache
@@ -137,7 +137,7 @@ class Run:
         agreed_stop = AgreedStop(check_stop, processes)
         policy = Policy(model, spec, plan, targets, agreed_stop, processes)
         events.phase("warming_up")
-        _check_memory(spec, model, policy, events)
+        _check_memory(spec, model, policy, processes, events)
         run = cls(spec, output, events, model, policy, plan, loaded, processes, agreed_stop)
         run._earlier_seconds = time.monotonic() - began
         if processes.is_main:
@@ -442,18 +442,24 @@ class Run:
             self.events.log(
                 f"no warning of reward hacking: it takes {hacking.MIN_UNITS} evaluation prompts to tell it from chance"
             )
-        self.events.log(str(batch_geometry(self.spec, self.policy.sampler.micro_batch_size)))
+        self.events.log(str(_geometry(self.spec, self.policy, self.processes)))
         if overlap:
             self.events.log(f"{len(overlap)} evaluation prompts are also trained on", level="warning")
 
 
-def _check_memory(spec: TrainSpec, model: ModelAdapter, policy: Policy, events: EventWriter) -> None:
-    """Says what the run will need, before anything is encoded or trained.
+def _geometry(spec: TrainSpec, policy: Policy, processes: Processes) -> BatchGeometry:
+    return batch_geometry(spec, policy.sampler.micro_batch_size, processes.count)
+
+
+def _check_memory(
+    spec: TrainSpec, model: ModelAdapter, policy: Policy, processes: Processes, events: EventWriter
+) -> None:
+    """Says what this process of the run will need, before anything is encoded or trained.
 
     Raises:
         MemoryLimitError: it is more than there is, and the spec does not say to go on.
     """
-    geometry = batch_geometry(spec, policy.sampler.micro_batch_size)
+    geometry = _geometry(spec, policy, processes)
     prompts = [prompt for part in spec.split_prompts() for prompt in part]
     try:
         events.log(check_memory(expected_memory(spec, model, policy, geometry, len(prompts)), model.device))

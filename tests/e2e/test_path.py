@@ -159,6 +159,8 @@ def test_two_processes_train_what_one_trains(service: Service) -> None:
     jobs = [service.submit({**wide, "resources": {"gpus": gpus}}) for gpus in (2, 1)]
     for job_id in jobs:
         assert service.wait_for_status(job_id, "succeeded", "failed")["status"] == "succeeded", service.told(job_id)
+    said = [" ".join(line["message"] for line in log_of(service, job_id)) for job_id in jobs]
+    assert ["shared by 2 processes" in text for text in said] == [True, False]
     two, one = [
         {
             (row["step"], row["name"]): row["value"]

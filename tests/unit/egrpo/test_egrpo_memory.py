@@ -14,7 +14,7 @@ from egrpo import catalogue, device_memory
 from egrpo.config import LoRASpec, parse_spec
 from egrpo.device_memory import DeviceMemory, cgroup_free_bytes, check_memory, peak_bytes
 from egrpo.errors import MemoryLimitError
-from egrpo.geometry import batch_geometry
+from egrpo.geometry import Passage, batch_geometry, workload
 from egrpo.lora import adapted_layers, add_adapter
 from egrpo.memory import MemoryEstimate, ModelSizes, Workload, block_layers, estimate
 from egrpo.model_sizes import sizes_of_folder, sizes_of_modules, text_encoder_shapes
@@ -89,6 +89,8 @@ def test_what_takes_more_and_what_takes_less() -> None:
     average = estimate(TOY, replace(WORK, has_average=True))
     assert average.adapter == plain.adapter + 400
     assert estimate(TOY, replace(WORK, trains_base=True)).adapter == plain.adapter - 400
+    in_bytes = estimate(TOY, replace(WORK, trained=25_600, has_narrow_moments=True))
+    assert in_bytes.adapter == 25_600 * (4 + 4) + 2 * (25_600 + 100 * 4)
     folded = estimate(TOY, replace(WORK, folds=True))
     assert folded.phases["rollout"] == plain.phases["rollout"] + 16 * 4
     narrow = estimate(replace(TOY, weight_bytes=2), WORK)
@@ -205,8 +207,43 @@ def test_the_geometry_is_one_line() -> None:
     assert geometry.images == 48
     assert str(geometry) == (
         "48 images per update = 4 prompts x 12 images; 3 updates on a rollout of 48 images, and 4 anchors; "
-        "50 images pass the network at once; 1 processes"
+        "50 images pass the network at once; 1 process"
     )
+    shared = batch_geometry(spec, micro_batch=50, processes=2)
+    assert (shared.images, shared.own_prompts, shared.own_rows) == (48, 2, 26)
+    assert str(shared).endswith("; shared by 2 processes")
+
+
+def test_each_process_holds_its_own_share_of_a_rollout() -> None:
+    spec = parse_spec(
+        {
+            "base_model": "tiny-flux-shapes",
+            "prompts": {"inline": ["a red circle"]},
+            "reward": {"components": [{"type": "shapes"}]},
+            "training": {"prompts_per_update": 8},
+        }
+    )
+    passage = Passage(
+        latent_tokens=10, latent_channels=4, text_tokens=6, pixels=100, passes=1, decode_batch=1000, encode_batch=64
+    )
+
+    def of(processes: int) -> Workload:
+        geometry = batch_geometry(spec, micro_batch=1000, processes=processes)
+        return workload(
+            spec,
+            geometry,
+            passage,
+            num_prompts=1,
+            trained=1,
+            adapted=[],
+            trains_base=False,
+            folds=False,
+            checkpoints=False,
+        )
+
+    alone, one_of_four = of(1), of(4)
+    for number in ("images_per_update", "micro_batch", "update_batch", "decode_batch"):
+        assert getattr(one_of_four, number) * 4 == getattr(alone, number), number
 
 
 def test_the_estimate_is_free_of_torch() -> None:

@@ -219,9 +219,11 @@ def test_processes_share_a_sharded_fine_tune() -> None:
     sharded = {"training": {**full["training"], "sharding": "fsdp2"}}
     alone, whole = (forecast.forecast_memory(hub_spec(**full), "gpu", count) for count in (1, 8))
     shared = forecast.forecast_memory(hub_spec(**sharded), "gpu", 8)
-    assert alone == whole
+    assert alone is not None
     assert shared is not None
     assert whole is not None
+    assert whole.held_bytes == alone.held_bytes
+    assert whole.peak_bytes < alone.peak_bytes, "each draws an eighth of the images"
     # Weights, gradients and two moments, of 4 bytes each.
     assert whole.peak_bytes - shared.peak_bytes == pytest.approx(11_901_408_320 * 16 * 7 / 8, rel=0.01)
 
