@@ -22,7 +22,7 @@ def test_a_job_becomes_an_adapter_with_which_diffusers_draws_the_trainers_own_im
     job_id = service.submit(SPEC)
     assert service.job(job_id)["status"] == "queued"
     with redis.Redis.from_url(service.env["EGRPO_BROKER_URL"]) as broker:
-        assert broker.llen("gpu") == 1
+        wait_for(lambda: broker.llen("gpu") == 1)  # It is sent behind the answer.
         broker.flushall()  # The hint is gone; the job is not.
     service.worker()
     job = service.wait_for_status(job_id, "succeeded", "failed")
