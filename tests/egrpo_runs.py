@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +63,33 @@ def spec_document(model: Path, **sections: Any) -> dict[str, Any]:
 def short_spec(model: Path, **sections: Any) -> TrainSpec:
     """Returns the spec of a short run."""
     return parse_spec(spec_document(model, **sections))
+
+
+class EventPipe:
+    """The events of a trainer in another process, read as they come.
+
+    On Linux it holds one page. A trainer that is further than that ahead of its reader waits, so that a test which is
+    slow at a bad moment still finds the run where it meant to stop it.
+    """
+
+    def __init__(self) -> None:
+        reader, self.writer = os.pipe()
+        if sys.platform == "linux":
+            fcntl.fcntl(self.writer, fcntl.F_SETPIPE_SZ, 4096)
+        self._lines = os.fdopen(reader)
+        self.events: list[dict[str, Any]] = []
+
+    def read_until(self, kind: str, **fields: Any) -> None:
+        """Reads up to such an event, or to the end of the last process that writes."""
+        for line in self._lines:
+            event = json.loads(line)
+            self.events.append(event)
+            if event["type"] == kind and all(event[name] == value for name, value in fields.items()):
+                return
+
+    def close(self) -> None:
+        """Reads no more."""
+        self._lines.close()
 
 
 def stop_after(calls: int) -> Callable[[], None]:

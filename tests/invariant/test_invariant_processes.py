@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from egrpo_runs import spec_document
+from egrpo_runs import EventPipe, spec_document
 from safetensors.torch import load_file
 
 from egrpo.config import parse_spec
@@ -37,8 +37,13 @@ def document(model: Path) -> dict[str, Any]:
     )
 
 
-def start_two(spec: dict[str, Any], output: Path, *options: str) -> list[subprocess.Popen[str]]:
+def start_two(
+    spec: dict[str, Any], output: Path, *options: str, events: EventPipe | None = None
+) -> list[subprocess.Popen[str]]:
     """Starts two processes as a launcher does."""
+    inherited = [events.writer] if events else []
+    if events:
+        options = (*options, "--events-fd", str(events.writer))
     output.mkdir(exist_ok=True)
     path = output.with_suffix(".yaml")
     path.write_text(yaml.safe_dump(spec))
@@ -47,9 +52,10 @@ def start_two(spec: dict[str, Any], output: Path, *options: str) -> list[subproc
         port = str(probe.getsockname()[1])
     world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     command = [sys.executable, "-m", "egrpo", "train", str(path), "--output", str(output), *options]
-    return [
+    processes = [
         subprocess.Popen(
             command,
+            pass_fds=inherited,
             env={**os.environ, **world, "RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -57,6 +63,9 @@ def start_two(spec: dict[str, Any], output: Path, *options: str) -> list[subproc
         )
         for rank in ("0", "1")
     ]
+    for descriptor in inherited:
+        os.close(descriptor)
+    return processes
 
 
 def ends(processes: list[subprocess.Popen[str]]) -> tuple[list[int], str]:
@@ -113,11 +122,12 @@ def test_two_processes_train_what_one_trains(random_flux: Path, alone: Path, tmp
 def test_a_stop_of_one_stops_both_and_one_process_goes_on(random_flux: Path, alone: Path, tmp_path: Path) -> None:
     """Stopped between two updates on one rollout: each process held its half of it."""
     run = tmp_path / "two"
-    pair = start_two(document(random_flux), run)
-    until = time.monotonic() + 90
-    while not (run / "checkpoints" / "step-000001").exists() and time.monotonic() < until:
-        time.sleep(0.02)
+    events = EventPipe()
+    pair = start_two(document(random_flux), run, events=events)
+    events.read_until("checkpoint", step=1)
     pair[1].send_signal(signal.SIGTERM)
+    events.read_until("nothing")
+    events.close()
     codes, printed = ends(pair)
     assert codes == [75, 75], printed
     train(parse_spec(document(random_flux)), run, resume=True)

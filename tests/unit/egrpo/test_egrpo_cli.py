@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from egrpo_runs import spec_document
+from egrpo_runs import EventPipe, spec_document
 
 from egrpo.cli import main
 from egrpo.methods import METHODS
@@ -33,7 +33,7 @@ class Process:
     """`python -m egrpo train` with a pipe for its events."""
 
     def __init__(self, spec: Path, run: Path, *arguments: str) -> None:
-        reader, writer = os.pipe()
+        pipe = EventPipe()
         self.process = subprocess.Popen(
             [
                 sys.executable,
@@ -44,27 +44,19 @@ class Process:
                 "--output",
                 str(run),
                 "--events-fd",
-                str(writer),
+                str(pipe.writer),
                 *arguments,
             ],
-            pass_fds=[writer],
+            pass_fds=[pipe.writer],
             stderr=subprocess.PIPE,
             text=True,
         )
-        os.close(writer)
-        self._reader = os.fdopen(reader)
-        self.events: list[dict[str, Any]] = []
-
-    def read_until(self, kind: str, **fields: Any) -> None:
-        for line in self._reader:
-            event = json.loads(line)
-            self.events.append(event)
-            if event["type"] == kind and all(event[name] == value for name, value in fields.items()):
-                return
+        os.close(pipe.writer)
+        self.read_until, self.stop_reading, self.events = pipe.read_until, pipe.close, pipe.events
 
     def finish(self) -> int:
         self.read_until("nothing")
-        self._reader.close()
+        self.stop_reading()
         _, self.errors = self.process.communicate(timeout=120)
         return self.process.returncode
 
@@ -92,7 +84,9 @@ def test_sigterm_commits_and_resume_finishes_the_same_adapter(random_flux: Path,
 
 
 def test_a_signal_while_loading_commits_step_zero(random_flux: Path, tmp_path: Path) -> None:
-    process = Process(write_spec(tmp_path, random_flux), tmp_path / "run")
+    # It reaches no first update of itself for a long while, however late the signal comes.
+    spec = write_spec(tmp_path, random_flux, evaluation={"prompts": 6, "images_per_prompt": 256})
+    process = Process(spec, tmp_path / "run")
     process.read_until("phase", phase="loading_model")
     process.process.send_signal(signal.SIGTERM)
     assert process.finish() == 75, process.errors
@@ -179,7 +173,7 @@ def test_failures_on_the_way(
 def test_a_listener_that_goes_away_does_not_end_the_run(random_flux: Path, tmp_path: Path) -> None:
     process = Process(write_spec(tmp_path, random_flux), tmp_path / "run")
     process.read_until("phase", phase="training")
-    process._reader.close()
+    process.stop_reading()
     _, errors = process.process.communicate(timeout=120)
     assert process.process.returncode == 0, errors
     assert (tmp_path / "run" / "report.json").exists()
