@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from egrpo_client.cli.output import console, print_json, print_table, status_text, time_text
+from egrpo_client.cli.output import print_json, print_table, say, status_text, time_text
 from egrpo_client.drafts import Downloaded
 from egrpo_client.exchange import Event
 
@@ -20,15 +20,20 @@ def show(answer: Any, *, as_json: bool = False) -> None:
     if isinstance(answer, bytes):
         _show_bytes(answer)
     elif isinstance(answer, Downloaded):
-        console.print(f"{answer.path}  {answer.size_bytes} bytes  sha256 {answer.sha256[:12]}…", markup=False)
+        say_downloaded(answer)
     elif isinstance(answer, str):
         sys.stdout.write(answer)
     elif answer is None:
-        print_json({}) if as_json else console.print("done")
+        print_json({}) if as_json else say("done")
     elif isinstance(answer, dict):
         _show_one(answer, as_json=as_json)
     else:
         _show_many(answer, as_json=as_json)
+
+
+def say_downloaded(file: Downloaded) -> None:
+    """Prints a line of a file that was fetched."""
+    say(f"{file.path}  {file.size_bytes} bytes  sha256 {file.sha256[:12]}…")
 
 
 def _show_bytes(answer: bytes) -> None:
@@ -46,7 +51,7 @@ def _show_one(answer: dict[str, Any], *, as_json: bool) -> None:
     else:
         width = max(map(len, answer), default=0)
         for name, value in answer.items():
-            console.print(f"{name:<{width}}  {_text(name, value)}", markup=False, soft_wrap=True)
+            say(f"{name:<{width}}  {_text(name, value)}")
 
 
 def _show_many(answer: Iterator[Any], *, as_json: bool) -> None:

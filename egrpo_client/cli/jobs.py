@@ -5,9 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
+from egrpo_client.cli.answers import say_downloaded
 from egrpo_client.cli.answers import show as show_answer
 from egrpo_client.cli.logs import logs
-from egrpo_client.cli.output import console, print_json, print_table, progress_text, reason_text, status_text, time_text
+from egrpo_client.cli.output import print_json, print_table, progress_text, reason_text, say, status_text, time_text
 from egrpo_client.cli.parameters import AsJSON, JobId, SpecFile
 from egrpo_client.cli.watching import watch, watch_to_its_end
 from egrpo_client.drafts import Downloaded
@@ -38,7 +39,7 @@ def submit(
         if as_json:
             print_json(job)
         else:
-            console.print(f"{job['id']} {job['status']}", markup=False)
+            say(f"{job['id']} {job['status']}")
         if watch_it:
             watch_to_its_end(client, job["id"], as_json=as_json)
 
@@ -73,9 +74,9 @@ def show(job_id: JobId, as_json: AsJSON = False) -> None:
         print_json({**job, "checkpoints": checkpoints})
         return
     for name, value in _details(job):
-        console.print(f"{name:<12} {value}", markup=False, soft_wrap=True)
+        say(f"{name:<12} {value}")
     if checkpoints:
-        console.print()
+        say("")
         rows = [(each["id"], each["kind"], each["step"], _number(each.get("eval_reward"))) for each in checkpoints]
         print_table(("CHECKPOINT", "KIND", "STEP", "EVAL REWARD"), rows)
 
@@ -89,7 +90,7 @@ def download(
 
     def told(file: Downloaded) -> None:
         if not as_json:
-            console.print(f"{file.path}  {file.size_bytes} bytes  sha256 {file.sha256[:12]}…", markup=False)
+            say_downloaded(file)
 
     with Client.from_environment() as client:
         files = download_job(client, job_id, output or Path(job_id), told)
@@ -146,7 +147,7 @@ def _print_status(job: JSON, *, as_json: bool) -> None:
     if as_json:
         print_json(job)
     else:
-        console.print(f"{job['id']} {job['status']}", markup=False)
+        say(f"{job['id']} {job['status']}")
 
 
 def _row(job: JSON) -> tuple[Any, ...]:

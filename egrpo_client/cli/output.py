@@ -16,6 +16,8 @@ from egrpo_client.exchange import JSON
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
+# Characters of the widest line of a table that goes into a pipe or a file.
+_WIDEST = 100_000
 STATUS_STYLES = {"running": "cyan", "succeeded": "green", "failed": "red", "cancelled": "yellow"}
 
 
@@ -24,14 +26,21 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Prints rows under plain headings."""
+def say(line: str, on: Console = console) -> None:
+    """Prints lines as they are: a terminal breaks a long one where it ends, a pipe or a file gets it whole."""
+    on.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], on: Console = console) -> None:
+    """Prints rows under plain headings; what is wider than a terminal is folded, and in a pipe or a file nothing is."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text("" if cell is None else str(cell)) for cell in row))
-    console.print(table)
+    if not on.is_terminal:
+        table.width = on.measure(table, options=on.options.update(max_width=_WIDEST)).maximum
+    on.print(table, crop=on.is_terminal)
 
 
 def status_text(status: str) -> Text:
@@ -81,7 +90,7 @@ def print_error(error: Exception, *, as_json: bool) -> None:
     for sentence in others:
         errors.print(Text(f"  {sentence}"), soft_wrap=True)
     if isinstance(error, ApiError) and error.request_id and error.status >= 500:
-        errors.print(Text(f"  request id: {error.request_id}"))
+        say(f"  request id: {error.request_id}", errors)
 
 
 def _code(error: Exception) -> str:

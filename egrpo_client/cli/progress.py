@@ -8,7 +8,7 @@ from typing import Protocol, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from egrpo_client.cli.output import console, duration_text, reason_text
+from egrpo_client.cli.output import console, duration_text, reason_text, say
 from egrpo_client.exchange import JSON
 from egrpo_client.watching import Update
 
@@ -93,7 +93,7 @@ class LiveView:
         """Moves the bar and prints new log messages above it."""
         self._numbers.take(update.events)
         for message in _messages(update.events):
-            self._progress.console.print(message, markup=False, highlight=False)
+            say(message, self._progress.console)
         progress = update.job.get("progress") or {}
         self._progress.update(
             self._task,
@@ -128,17 +128,14 @@ class LineView:
         """Prints a line where there is something to say."""
         self._numbers.take(update.events)
         for message in _messages(update.events):
-            self._print(message)
+            say(message, self._console)
         state = (update.job["status"], update.job.get("phase") or "")
         if state != self._state or time.monotonic() >= self._next_line_at:
             self._state = state
             self._next_line_at = time.monotonic() + LINE_EVERY_S
             progress = update.job.get("progress") or {}
             parts = [" ".join(filter(None, state)), _steps(progress), self._numbers.text(), _remaining(progress)]
-            self._print("  ".join(part for part in parts if part))
-
-    def _print(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+            say("  ".join(part for part in parts if part), self._console)
 
 
 def summary_line(job: JSON) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from egrpo_client.cli.output import console, print_json, print_table
+from egrpo_client.cli.output import print_json, print_table, say
 from egrpo_client.connection import local_home
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def down(home: Home = None) -> None:
     living = state.living()
     supervised = state.supervisor is not None and state.supervisor.find() is not None and folder.is_held()
     if not supervised and not living:
-        console.print(f"No stack runs in {folder.home}", markup=False)
+        say(f"No stack runs in {folder.home}")
         return
     if supervised and state.supervisor is not None:
         stop_process(state.supervisor)
@@ -63,7 +63,7 @@ def down(home: Home = None) -> None:
     state.status = "stopped"
     state.processes = []
     folder.save(state)
-    console.print(f"stopped; its data is kept in {folder.home}", markup=False)
+    say(f"stopped; its data is kept in {folder.home}")
 
 
 def status(home: Home = None, as_json: AsJSON = False) -> None:
@@ -76,7 +76,7 @@ def status(home: Home = None, as_json: AsJSON = False) -> None:
         url = state.url if is_running else None
         print_json({"home": str(folder.home), "is_running": is_running, "url": url, "processes": processes})
     else:
-        console.print(f"{'running at ' + str(state.url) if is_running else 'stopped'}   {folder.home}", markup=False)
+        say(f"{'running at ' + str(state.url) if is_running else 'stopped'}   {folder.home}")
         if processes:
             rows = [(p["name"], p["pid"], "running" if p["is_running"] else "ended") for p in processes]
             print_table(("PROCESS", "PID", "STATE"), rows)
@@ -107,7 +107,7 @@ def _folder(home: Path | None) -> "StackFolder":
     try:
         from egrpo_client.stack.folder import StackFolder
     except ModuleNotFoundError as error:
-        console.print(f"The local stack needs {error.name}. Run: pip install 'egrpo[local]'", markup=False)
+        say(f"The local stack needs {error.name}. Run: pip install 'egrpo[local]'")
         raise typer.Exit(1) from error
     return StackFolder(home or local_home())
 
@@ -140,12 +140,12 @@ def _start_detached(folder: "StackFolder", port: int | None) -> None:
     while child.poll() is None and time.monotonic() < deadline:
         state = folder.load()
         if state.status == "running" and state.supervisor is not None and state.supervisor.pid == child.pid:
-            console.print(f"ready at {state.url}; stop it with: egrpo down", markup=False)
+            say(f"ready at {state.url}; stop it with: egrpo down")
             return
         time.sleep(0.1)
-    console.print(log.read_bytes()[begin:].decode(errors="replace").strip(), markup=False, soft_wrap=True)
+    say(log.read_bytes()[begin:].decode(errors="replace").strip())
     raise typer.Exit(1)
 
 
 def _told(line: str) -> None:
-    console.print(line, markup=False, soft_wrap=True)
+    say(line)

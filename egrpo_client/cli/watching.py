@@ -3,7 +3,7 @@
 import json
 import sys
 
-from egrpo_client.cli.output import console, errors
+from egrpo_client.cli.output import errors, say
 from egrpo_client.cli.parameters import AsJSON, JobId
 from egrpo_client.cli.progress import job_view, summary_line
 from egrpo_client.errors import JobEndedError
@@ -42,13 +42,13 @@ def watch_to_its_end(client: Client, job_id: str, *, as_json: bool) -> None:
     try:
         _show_to_its_end(client, job_id, as_json=as_json)
     except KeyboardInterrupt:
-        errors.print(f"No longer watched; the job goes on. Again with: egrpo watch {job_id}", markup=False)
+        say(f"No longer watched; the job goes on. Again with: egrpo watch {job_id}", errors)
         raise
 
 
 def _show_to_its_end(client: Client, job_id: str, *, as_json: bool) -> None:
     if not as_json:
-        console.print(summary_line(watch_job(client, job_id)), markup=False)
+        say(summary_line(watch_job(client, job_id)))
         return
     job: JSON = {}
     for update in follow(client, job_id):

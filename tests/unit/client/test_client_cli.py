@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from egrpo_client.cli import exit_code, main
-from egrpo_client.cli.output import duration_text
+from egrpo_client.cli.output import duration_text, print_table, say
 from egrpo_client.cli.progress import LineView, LiveView
 from egrpo_client.errors import ApiError, ClientError, NotConfiguredError, SpecFileError, UnreachableError
 from egrpo_client.watching import Update
@@ -80,6 +80,17 @@ def test_bar_survives_a_job_without_progress() -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (190.2, "3:10"), (3723, "1:02:03")])
 def test_durations(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text
+
+
+@pytest.mark.parametrize(("is_terminal", "lines"), [(False, 4), (True, 8)])
+def test_a_pipe_gets_whole_lines_and_a_terminal_folded_tables(is_terminal: bool, lines: int) -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=40, force_terminal=is_terminal, color_system=None)
+    say("x" * 60, console)
+    print_table(("NAME", "REASON", "CREATED"), [("a" * 20, "b" * 60, "c"), ("a", "b", None)], console)
+    assert len(out.getvalue().splitlines()) == lines
+    assert "x" * 60 in out.getvalue(), "a terminal breaks it itself, so that it is copied as one"
+    assert ("a" * 20 + "  " + "b" * 60 + "  c" in out.getvalue()) is not is_terminal
 
 
 def test_error_without_a_service_is_a_sentence_and_an_exit_code(

@@ -195,9 +195,10 @@ def test_bytes_go_to_a_file_and_other_formats_to_the_output(
     answer, requests = script(*images, httpx.Response(200, text="step\n1\n"))
     run = service(answer)
     assert run("samples", "get-image", "job_1", "smp_1").stdout_bytes == image
-    result = run("samples", "get-image", "job_1", "smp_1", "--output", str(tmp_path / "s.png"))
-    assert "s.png  4 bytes" in "".join(result.output.splitlines())
-    assert (tmp_path / "s.png").read_bytes() == image
+    path = tmp_path / ("s" * 100 + ".png")
+    result = run("samples", "get-image", "job_1", "smp_1", "--output", str(path))
+    assert result.output == f"{path}  4 bytes  sha256 {hashlib.sha256(image).hexdigest()[:12]}…\n"
+    assert path.read_bytes() == image
     assert run("metrics", "list", "job_1", "--format", "csv", "--names", "reward_mean").output == "step\n1\n"
     assert dict(requests[3].url.params) == {"format": "csv", "names": "reward_mean"}
 
