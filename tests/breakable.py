@@ -5,6 +5,8 @@ import threading
 from contextlib import suppress
 from urllib.parse import urlsplit
 
+from held_ports import hold_port, port_of
+
 
 class Breakable:
     """Relays to `host:port`. `cut` refuses and resets; `hang` accepts and goes silent; `mend` works again."""
@@ -12,11 +14,13 @@ class Breakable:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self._target = (parts.hostname, parts.port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._port = self._listener.getsockname()[1]
+        self._hold = hold_port()  # Also while it is cut and nobody listens.
+        self._port = port_of(self._hold)
+        self._listener = socket.create_server(("127.0.0.1", self._port))
         self._mode = "open"
         self._sockets: set[socket.socket] = set()
         self._lock = threading.Lock()
+        self._passing: list[threading.Lock] = []
         self.url = url.replace(f"{parts.hostname}:{parts.port}", f"127.0.0.1:{self._port}")
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
@@ -31,6 +35,11 @@ class Breakable:
 
     def hang(self) -> None:
         self._mode = "hang"
+        with self._lock:
+            relays = list(self._passing)
+        for passing in relays:  # What was about to pass has passed when this returns.
+            with passing:
+                pass
 
     def mend(self) -> None:
         was_cut = self._mode == "cut"
@@ -42,6 +51,7 @@ class Breakable:
 
     def close(self) -> None:
         self.cut()
+        self._hold.close()
 
     def _close_listener(self) -> None:
         with suppress(OSError):
@@ -76,10 +86,14 @@ class Breakable:
                 self._sockets -= {near, far}
 
     def _relay(self, source: socket.socket, sink: socket.socket) -> None:
+        passing = threading.Lock()
+        with self._lock:
+            self._passing.append(passing)
         with suppress(OSError):
             while data := source.recv(65536):
-                if self._mode != "hang":
-                    sink.sendall(data)
+                with passing:
+                    if self._mode != "hang":
+                        sink.sendall(data)
         for sock in (source, sink):
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)

@@ -27,11 +27,11 @@ import minio
 import psycopg
 import pytest
 import redis
+from held_ports import hold_port, port_of
 from psycopg import sql
 
 from egrpo_client.stack import postgres, seaweed, valkey
 from egrpo_client.stack.guard import Guard
-from egrpo_client.stack.ports import free_ports
 from egrpo_client.stack.processes import ServerProcess
 
 TEMPLATE = "egrpo_template"
@@ -58,7 +58,9 @@ class Servers:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.guard = Guard(home / "guard.log")
-        self.pg_port, self.valkey_port, *weed = free_ports(2 + len(seaweed.PORT_NAMES))
+        # Postgres binds its own seconds from now, after initdb, and other processes of the run look for ports, too.
+        self.held = [hold_port() for _ in range(2 + len(seaweed.PORT_NAMES))]
+        self.pg_port, self.valkey_port, *weed = map(port_of, self.held)
         self.weed_ports = dict(zip(seaweed.PORT_NAMES, weed, strict=True))
         self.role = postgres.PostgresRole("egrpo", postgres.new_password())
         self.superuser_password = postgres.new_password()
@@ -102,6 +104,8 @@ class Servers:
                 process.stop(grace_s=0)
         seaweed.remove_sockets(self.weed_ports)
         self.guard.close()
+        for held in self.held:
+            held.close()
 
 
 def libpq_url(url: str) -> str:
@@ -117,7 +121,7 @@ def servers() -> Iterator[Servers]:
     running = Servers(home)
     yield running
     running.stop()
-    shutil.rmtree(home)
+    shutil.rmtree(home, ignore_errors=True)  # A process of theirs that was just killed may still be making a file.
 
 
 @pytest.fixture(scope="session")
@@ -159,10 +163,9 @@ def migrated_template(postgres_url: str) -> str:
 def fresh_database(postgres_url: str, migrated_template: str) -> Iterator[str]:
     """Yields the URL of a database of its own with the current schema."""
     name = f"test_{uuid.uuid4().hex}"
+    copied = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(TEMPLATE))
     with psycopg.connect(libpq_url(postgres_url), autocommit=True) as connection:
-        connection.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(TEMPLATE))
-        )
+        when_nobody_is_in_the_way(connection, copied)
         yield migrated_template.rsplit("/", 1)[0] + f"/{name}"
         drop_database(connection, name)
 
@@ -175,18 +178,25 @@ def database_url(postgres_url: str, migrated_template: str) -> Iterator[str]:
 
 
 def drop_database(connection: psycopg.Connection, name: str) -> None:
-    """Drops a database and whatever is connected to it.
+    """Drops a database and whatever is connected to it."""
+    when_nobody_is_in_the_way(connection, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
-    An autovacuum worker there belongs to the superuser, whom the tests' role may not end; it is gone in a moment.
+
+def when_nobody_is_in_the_way(connection: psycopg.Connection, statement: sql.Composed) -> None:
+    """Executes a statement for which nobody else may be connected to a database.
+
+    An autovacuum worker there belongs to the superuser, whom the tests' role may not end; it is gone in a moment. Of
+    others the server waits 5 s for the end, which a busy machine may not be enough for.
     """
-    for _ in range(100):
+    deadline = time.monotonic() + 60
+    while True:
         try:
-            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
-        except psycopg.errors.InsufficientPrivilege:
-            time.sleep(0.1)
-        else:
+            connection.execute(statement)
             return
-    raise TimeoutError(f"database {name} could not be dropped within 10 s")
+        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.ObjectInUse):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from egrpo_client.stack.ports import free_ports
+from held_ports import hold_port, port_of
 
 SERVER = Path(
     "/usr/lib/rabbitmq/bin/rabbitmq-server"
@@ -30,7 +30,8 @@ class RabbitMQ:
 
     def __init__(self, home: Path) -> None:
         self._home = home
-        self._port, distribution, epmd = free_ports(3)
+        self._held = [hold_port() for _ in range(3)]
+        self._port, distribution, epmd = map(port_of, self._held)
         password = secrets.token_urlsafe(16)
         self.url = f"amqp://egrpo:{password}@127.0.0.1:{self._port}//"
         (home / "plugins").write_text("[].")
@@ -91,3 +92,5 @@ class RabbitMQ:
             os.killpg(process.pid, signal.SIGKILL)  # The server's command is a shell script.
             process.wait()
         self._log.close()
+        for held in self._held:
+            held.close()
