@@ -4,11 +4,12 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from worker_bench import SCRIPT, Bench, Start
+from worker_bench import SCRIPT, Bench, Start, wait_for
 
 from jobs.db import make_engine, make_session_factory
 from jobs.store import ObjectStore
@@ -17,7 +18,12 @@ from worker.settings import WorkerSettings
 
 @pytest.fixture
 def bench(service_env: dict[str, str], tmp_path: Path) -> Iterator[Bench]:
-    """Everything is quick but the leases: a test that lets one run out asks for `worker_bench.SHORT_LEASE`."""
+    """Everything is quick but what a machine that stands still for seconds would run into: leases, graces, timeouts.
+
+    The engines are disposed of when no thread uses them any more: a connection that comes back to a pool that is gone
+    is left to the collector, whose warning fails whichever test runs then.
+    """
+    others = set(threading.enumerate())
     scenario = tmp_path / "scenario.json"
     values = {name.removeprefix("EGRPO_").lower(): value for name, value in service_env.items()}
     settings = WorkerSettings(
@@ -28,7 +34,9 @@ def bench(service_env: dict[str, str], tmp_path: Path) -> Iterator[Bench]:
         poll_seconds=0.2,
         retry_seconds=0.05,
         publish_seconds=0.05,
-        stop_grace_seconds=5,
+        stop_grace_seconds=60,
+        database_connect_timeout_seconds=60,
+        database_statement_timeout_seconds=60,
         trainer_command=[sys.executable, str(SCRIPT), str(scenario)],
     )
     engine = make_engine(settings)
@@ -37,6 +45,7 @@ def bench(service_env: dict[str, str], tmp_path: Path) -> Iterator[Bench]:
     yield bench
     for runner in bench.runners:
         runner.drain()
+    wait_for(lambda: set(threading.enumerate()) <= others, seconds=120)
     for each in [engine, *bench.engines]:
         each.dispose()
 
