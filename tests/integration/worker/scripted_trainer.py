@@ -5,7 +5,7 @@
 SCENARIO: {"steps": 6, "step_seconds": 0.01, "checkpoint_every": 2, "samples": 1, "prints_steps": false,
            "attempts": {"1": {"3": {"signal": 9}}}}     in the first attempt, after step 3, end by SIGKILL
 An action is one of {"signal": n}, {"exit": n, "error": {…}, "stderr": "…"}, {"hang": true}, {"raw": "…"}, and before it
-{"print": "…"}.
+{"print": "…"}. {"waits": true} waits until the test lets it go on (`Bench.go_on`), or until it is told to stop.
 Its "training" is x ← x + step, kept in the checkpoint; the adapter holds the final x, so that a resumed run must end
 with the same bytes as an unbroken one.
 """
@@ -34,8 +34,10 @@ class ScriptedTrainer:
         self.events = os.fdopen(arguments.events_fd, "w", buffering=1)
         self.resume = arguments.resume
         self.stopping = False
+        self.announced: dict[Path, dict[Path, int]] = {}
         self.x = 0
         self.first_step = 0
+        self.may_go_on = Path(arguments.scenario + ".go_on")
         self.attempt = self._count_attempt(Path(arguments.scenario + ".attempts"))
 
     def _count_attempt(self, path: Path) -> int:
@@ -69,6 +71,8 @@ class ScriptedTrainer:
         files += [entry] if self.scenario.get("lists_manifest", True) else []
         if self.scenario.get("corrupt_checkpoint") == step:
             (self.run_dir / name / "state.txt").write_bytes(b"?" * files[0]["size_bytes"])
+        folder = self.run_dir / name
+        self.announced[folder] = {path: path.stat().st_ctime_ns for path in folder.iterdir()}
         self.emit(
             "checkpoint",
             step=step,
@@ -78,7 +82,25 @@ class ScriptedTrainer:
             eval_reward=self.scenario.get("eval_rewards", {}).get(str(step), step / 100),
         )
         for old in sorted((self.run_dir / "checkpoints").iterdir())[: -self.scenario.get("keep_last", 2)]:
+            while not self.is_set_aside(old):
+                if self.stopping:  # As when the worker cannot take anything up.
+                    return
+                time.sleep(0.002)
             shutil.rmtree(old)
+
+    def is_set_aside(self, folder: Path) -> bool:
+        """Whether the worker has taken up a checkpoint, as it has, long since, when a real trainer prunes it.
+
+        It links the files, which changes what the file system says of them, also after the links are gone.
+        """
+        for path, announced_at in self.announced.get(folder, {}).items():
+            try:
+                found = path.stat()
+            except FileNotFoundError:
+                continue
+            if found.st_nlink == 1 and found.st_ctime_ns == announced_at:
+                return False
+        return True
 
     def sample(self, step: int) -> None:
         for index in range(self.scenario.get("samples", 0)):
@@ -102,6 +124,8 @@ class ScriptedTrainer:
             os._exit(action["exit"])
         while "hang" in action:
             time.sleep(3600)
+        while "waits" in action and not (self.stopping or self.may_go_on.exists()):
+            time.sleep(0.01)
 
     def train(self) -> int:
         self.load()
@@ -115,10 +139,11 @@ class ScriptedTrainer:
             self.emit("progress", step=step, total_steps=steps, steps_per_second=10.0, eta_seconds=0.1)
             self.emit("metric", step=step, values={"loss": self.x / 10, "epoch_of_x": float(self.attempt)})
             self.sample(step)
-            if self.stopping or step % self.scenario.get("checkpoint_every", 2) == 0:
+            stopping = self.stopping  # Read once: a signal between two readings would end it without its checkpoint.
+            if stopping or step % self.scenario.get("checkpoint_every", 2) == 0:
                 self.checkpoint(step)
             self.act(step)
-            if self.stopping:
+            if stopping:
                 return 75
         return self.export(steps)
 
@@ -132,6 +157,11 @@ class ScriptedTrainer:
         return 0
 
 
+def whole_lines(path: Path) -> list[dict[str, Any]]:
+    """Returns the attempts that were noted; a line that is only half written is none yet."""
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
+
+
 def accompany(scenario: Path, run_dir: Path) -> int:
     """What a rank does that is not the first: it waits for the others, and may end by a signal after a checkpoint.
 
@@ -141,7 +171,7 @@ def accompany(scenario: Path, run_dir: Path) -> int:
     ends = json.loads(scenario.read_text()).get("second_rank", {})
     attempts = Path(f"{scenario}.attempts")
     while not (run_dir / "report.json").exists():
-        begun = [json.loads(line) for line in attempts.read_text().splitlines()] if attempts.exists() else []
+        begun = whole_lines(attempts)
         own = begun and begun[-1]["launcher"] == os.getppid()
         if own and str(len(begun)) in ends and list(run_dir.glob("checkpoints/*/manifest.json")):
             os.kill(os.getpid(), ends[str(len(begun))])

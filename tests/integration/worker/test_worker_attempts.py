@@ -268,7 +268,7 @@ def test_an_attempt_that_dies_after_its_export_leaves_no_second_adapter(bench: B
 
 
 def test_two_workers_on_one_machine_do_not_sweep_each_other(bench: Bench) -> None:
-    bench.script(steps=60, step_seconds=0.02)
+    bench.script(attempts={"1": {"3": {"waits": True}}})
     job_id = bench.submit()
     thread = bench.in_background(bench.runner())
     wait_for(lambda: bench.trainers())
@@ -281,6 +281,7 @@ def test_two_workers_on_one_machine_do_not_sweep_each_other(bench: Bench) -> Non
     assert (bench.settings.work_dir / job_id / "1" / "job.yaml").exists()
     assert failed.exists()
     assert not left.parent.exists()
+    bench.go_on()
     thread.join()
     assert bench.job(job_id).status == "succeeded"
 

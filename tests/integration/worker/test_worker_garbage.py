@@ -101,13 +101,13 @@ def test_what_a_running_attempt_has_uploaded_is_not_touched(
 
     def held(*arguments: Any, **fields: Any) -> str:
         uploaded.set()
-        assert go_on.wait(30)
+        assert go_on.wait(60)
         return add(*arguments, **fields)
 
     monkeypatch.setattr("worker.files.checkpoints.add", held)
     job_id = bench.submit()
     thread = bench.in_background(bench.runner())
-    assert uploaded.wait(30)
+    assert uploaded.wait(60)
     before = store.content()
     assert before
     rounds = [store.collect(gc_grace_seconds=0.0) for _ in range(2)]
@@ -120,7 +120,7 @@ def test_what_a_running_attempt_has_uploaded_is_not_touched(
 
 
 def test_uploads_in_parts_that_were_cut_off_are_given_up(bench: Bench, store: Store) -> None:
-    bench.script(steps=1000, step_seconds=0.02)
+    bench.script(attempts={"1": {"1": {"waits": True}}})
     job_id = bench.submit()
     thread = bench.in_background(runner := bench.runner())
     wait_for(lambda: bench.job(job_id).lease_owner)

@@ -17,7 +17,7 @@ from jobs.tables import Attempt, Job
 
 LEASE = timedelta(seconds=60)
 PREEMPTED: StatusReason = {"code": "preempted", "message": "shut down", "retryable": True, "actor": "system"}
-SOON = {"deadline_at": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}
+SOON = {"deadline_at": (datetime.now(UTC) + timedelta(days=1)).isoformat()}  # Later than any run of the tests.
 
 
 def enforce(bench: Bench) -> None:
@@ -56,7 +56,7 @@ def shown(bench: Bench, job_id: str) -> tuple[str, str, str]:
 def test_a_job_that_has_used_its_hours_is_paused_with_a_checkpoint_and_goes_on_when_they_are_raised(
     bench: Bench,
 ) -> None:
-    bench.script(steps=100, step_seconds=0.2, checkpoint_every=1000)
+    bench.script(steps=100, checkpoint_every=1000, attempts={"1": {"3": {"waits": True}}})
     job_id = bench.submit(limits={"max_gpu_hours": 0.5})
     runner = bench.runner(reaper_seconds=0.1)
     runner.start()
@@ -73,6 +73,7 @@ def test_a_job_that_has_used_its_hours_is_paused_with_a_checkpoint_and_goes_on_w
     bench.script(steps=100, step_seconds=0)
     resume(bench, job_id)
     wait_for(lambda: bench.job(job_id).status == "succeeded")
+    runner.join()
     assert bench.attempts(job_id)[1].resumed_from_step == last_step
     assert bench.events(job_id, "changed")[0].data["limits"]["max_gpu_hours"] == 2
 

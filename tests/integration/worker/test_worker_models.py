@@ -18,12 +18,13 @@ def test_the_model_of_a_running_job_stays_and_goes_when_it_has_ended(
     (home / "snapshots" / COMMIT).mkdir(parents=True)
     (home / "snapshots" / COMMIT / "model.safetensors").write_bytes(bytes(2000))
     monkeypatch.setattr("worker.model_cache.HF_HUB_CACHE", str(cache))
-    bench.script(steps=40, step_seconds=0.02)
+    bench.script(attempts={"1": {"3": {"waits": True}}})
     job_id = bench.submit(base_model="flux-1-dev")
     thread = bench.in_background(bench.runner(model_cache_gb=1e-6))
     wait_for(bench.trainers)
     with ModelCache(cache, 1000).used(None):  # Another worker of the machine tidies up.
         assert home.exists()
+    bench.go_on()
     thread.join()
     assert bench.job(job_id).status == "succeeded"
     assert not home.exists()

@@ -6,15 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from held_ports import hold_port, port_of
 from worker_bench import Bench, Start, wait_for
 
 from api.hints import Hints
 from egrpo_client.stack import valkey
-from egrpo_client.stack.ports import free_ports
 from egrpo_client.stack.processes import ServerProcess
 
 NEVER = "1000"
-LONG = {"steps": 1000, "step_seconds": 0.02, "checkpoint_every": 1000}
+LONG = {"steps": 4000, "step_seconds": 0.02, "checkpoint_every": 10_000}
 
 
 def stop(worker: subprocess.Popen[bytes]) -> int:
@@ -42,8 +42,8 @@ def test_a_hint_wakes_a_worker_and_sigterm_ends_the_task_it_runs(
 
 
 def test_without_a_broker_jobs_run_all_the_same_and_sigterm_is_obeyed(bench: Bench, start: Start) -> None:
-    (port,) = free_ports(1)
-    worker = start(EGRPO_BROKER_URL=f"redis://127.0.0.1:{port}/0")
+    held = hold_port()
+    worker = start(EGRPO_BROKER_URL=f"redis://127.0.0.1:{port_of(held)}/0")
     job_id = bench.submit()
     wait_for(lambda: bench.job(job_id).status == "succeeded")
     bench.script(**LONG)
@@ -51,10 +51,12 @@ def test_without_a_broker_jobs_run_all_the_same_and_sigterm_is_obeyed(bench: Ben
     wait_for(lambda: bench.job(second).progress["step"] >= 3)
     assert stop(worker) == 0
     assert bench.job(second).status == "queued"
+    held.close()
 
 
 def test_a_worker_outlives_its_broker_and_hears_the_next_one(bench: Bench, start: Start, tmp_path: Path) -> None:
-    (port,) = free_ports(1)
+    held = hold_port()
+    port = port_of(held)
 
     def broker() -> ServerProcess:
         process = valkey.start(tmp_path / "valkey", port, "secret", tmp_path / "valkey.log")
@@ -72,21 +74,24 @@ def test_a_worker_outlives_its_broker_and_hears_the_next_one(bench: Bench, start
         hints.close()
         wait_for(lambda: bench.job(job_id).status == "succeeded")
         assert stop(worker) == 0
+    held.close()
 
 
 def test_a_job_of_a_killed_worker_is_finished_by_another(bench: Bench, start: Start) -> None:
-    bench.script(steps=60, step_seconds=0.03)
-    victim = start(EGRPO_WORKER_NAME="victim", EGRPO_LEASE_SECONDS="3")
+    bench.script(steps=60, attempts={"1": {"5": {"hang": True}}})
+    victim = start(EGRPO_WORKER_NAME="victim")
     job_id = bench.submit()
-    wait_for(lambda: bench.checkpoints(job_id))
+    wait_for(lambda: bench.committed(job_id) == [2, 4])
     victim.kill()
+    victim.wait()
+    bench.end_lease(job_id)
     start(EGRPO_WORKER_NAME="heir")
     wait_for(lambda: bench.job(job_id).status == "succeeded")
     first, second = bench.attempts(job_id)
     assert (first.worker, second.worker) == ("victim", "heir")
     assert first.reason is not None
     assert first.reason["code"] == "worker_lost"
-    assert second.resumed_from_step
+    assert second.resumed_from_step == 4
     assert bench.adapter(job_id) == b"x=1830"
 
 

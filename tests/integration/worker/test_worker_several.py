@@ -3,17 +3,16 @@
 import signal
 
 import psutil
-from worker_bench import Bench, wait_for
+from worker_bench import Bench, is_alive, wait_for
 
 LONG = {"steps": 2000, "step_seconds": 0.05, "checkpoint_every": 2}
 
 
 def ranks(bench: Bench, count: int) -> list[psutil.Process]:
     """Returns the processes of the attempt that runs, when its trainer has begun."""
-    wait_for(lambda: len(bench.trainers()) == count)
-    first = psutil.Process(bench.trainers()[-1]["pid"])
-    launcher = first.parent()
-    assert launcher is not None
+    wait_for(lambda: len(bench.trainers()) == count, seconds=120)
+    launcher = psutil.Process(bench.trainers()[-1]["launcher"])
+    wait_for(lambda: len(launcher.children()) >= 2)  # It starts one after the other.
     return [launcher, *launcher.children()]
 
 
@@ -25,7 +24,7 @@ def test_a_rank_that_dies_ends_the_attempt_and_a_pause_stops_all_ranks_with_a_ch
     assert bench.job(job_id).attempt == 0, "it has one GPU"
     runner = bench.runner("wide", num_gpus=2)
     runner.start()
-    wait_for(lambda: len(bench.attempts(job_id)) == 2)
+    wait_for(lambda: len(bench.attempts(job_id)) == 2, seconds=120)
     (first, _) = bench.attempts(job_id)
     assert first.reason is not None
     assert (first.reason["code"], first.exit_code, first.num_gpus) == ("trainer_killed", -9, 2)
@@ -39,5 +38,5 @@ def test_a_rank_that_dies_ends_the_attempt_and_a_pause_stops_all_ranks_with_a_ch
     assert job.status_reason is not None
     assert (job.status, job.status_reason["code"]) == ("queued", "preempted")
     assert bench.committed(job_id)[-1] == job.progress["step"]
-    assert not [process for process in processes if process.is_running() and process.status() != "zombie"]
+    wait_for(lambda: not any(is_alive(process.pid) for process in processes))
     assert bench.attempts(job_id)[1].resumed_from_step

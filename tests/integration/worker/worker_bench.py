@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Engine, select, update
+import psutil
+from scripted_trainer import whole_lines
+from sqlalchemy import Engine, func, select, update
 
 from jobs import api_keys, datasets, jobs
 from jobs.db import SessionFactory, transaction
@@ -22,8 +24,27 @@ from worker.settings import WorkerSettings
 SCRIPT = Path(__file__).with_name("scripted_trainer.py")
 Row = TypeVar("Row")
 Start = Callable[..., subprocess.Popen[bytes]]  # Of a worker, by its environment.
-# Long enough for heartbeats every 0.3 s on a busy machine, short enough to wait for its end.
-SHORT_LEASE = {"lease_seconds": 3}
+
+
+class SkippingClock:
+    """A steady clock that a test puts forward: what is over by it is over at once, however busy the machine is."""
+
+    def __init__(self) -> None:
+        self._skipped_s = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self._skipped_s
+
+    def skip(self, seconds: float) -> None:
+        self._skipped_s += seconds
+
+
+def is_alive(pid: int) -> bool:
+    """Returns whether a process runs; one that has ended and was not asked for its status yet does not."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
@@ -48,7 +69,12 @@ class Bench:
 
     def script(self, **scenario: Any) -> None:
         """Tells the trainer what to do in the attempts to come."""
+        Path(f"{self.scenario}.go_on").unlink(missing_ok=True)
         self.scenario.write_text(json.dumps(scenario))
+
+    def go_on(self) -> None:
+        """Lets a trainer go on that `waits`."""
+        Path(f"{self.scenario}.go_on").touch()
 
     def submit(self, project: str = "default", name: str = "run", **fields: Any) -> str:
         spec = parse(
@@ -93,6 +119,11 @@ class Bench:
         """Makes a job eligible that waits for its next attempt."""
         with transaction(self.sessions) as session:
             session.execute(update(Job).where(Job.id == job_id).values(not_before=None))
+
+    def end_lease(self, job_id: str) -> None:
+        """Lets the lease of a job run out by the database's word, whatever its worker thinks."""
+        with transaction(self.sessions) as session:
+            session.execute(update(Job).where(Job.id == job_id).values(lease_expires_at=func.clock_timestamp()))
 
     def in_background(self, runner: Runner) -> threading.Thread:
         thread = threading.Thread(target=runner.run_until_idle, daemon=True)
@@ -146,5 +177,4 @@ class Bench:
 
     def trainers(self) -> list[dict[str, Any]]:
         """Returns pid, environment and arguments of every trainer that was started."""
-        path = Path(f"{self.scenario}.attempts")
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return whole_lines(Path(f"{self.scenario}.attempts"))
