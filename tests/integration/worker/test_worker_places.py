@@ -1,5 +1,6 @@
 """What a queued job is told of its place, and what an operator asks of workers."""
 
+import itertools
 import subprocess
 import sys
 import time
@@ -65,11 +66,11 @@ def listed(bench: Bench) -> str:
 
 
 def test_the_turn_comes_when_those_before_it_have_had_theirs(bench: Bench) -> None:
-    """The running job has 20 s to go at 2 steps/s; a new one takes 150 s for its 300 steps."""
+    """The running job has 2000 s to go at 0.2 steps/s; a new one takes 1500 s for its 300 steps."""
     running, *queued = [bench.submit() for _ in range(3)]
     other = bench.submit("other", priority="low")
     claim(bench)
-    progress = {"step": 260, "total_steps": 300, "steps_per_second": 2.0, "eta_seconds": 20.0}
+    progress = {"step": 260, "total_steps": 300, "steps_per_second": 0.2, "eta_seconds": 2000.0}
     change(bench, running, progress=progress, updated_at=func.clock_timestamp())
     seen = [told(bench, job_id) for job_id in (*queued, other)]
     assert [(position, code) for position, code, _ in seen] == [
@@ -77,7 +78,7 @@ def test_the_turn_comes_when_those_before_it_have_had_theirs(bench: Bench) -> No
         (2, "behind_other_jobs"),
         (3, "behind_other_jobs"),
     ]
-    assert [eta for *_, eta in seen] == pytest.approx([20, 170, 320], abs=5)
+    assert [eta for *_, eta in seen] == pytest.approx([2000, 3500, 5000], abs=60)
 
 
 def test_a_job_that_no_worker_can_take_says_what_there_is(bench: Bench) -> None:
@@ -99,10 +100,10 @@ def test_a_project_at_its_limit_is_told_so_and_is_before_nobody(bench: Bench) ->
     claim(bench)
     beat(bench, "idle")
     limit(bench, "limited", max_concurrent_jobs=1)
-    change(bench, running, progress={"step": 1, "total_steps": 3, "steps_per_second": 0.1, "eta_seconds": 20.0})
+    change(bench, running, progress={"step": 1, "total_steps": 3, "steps_per_second": 0.1, "eta_seconds": 2000.0})
     assert told(bench, first)[:2] == (1, "project_limit")
     assert told(bench, second)[:2] == (2, "project_limit")
-    assert place(bench, first)["eta_seconds"] == pytest.approx(20, abs=5)
+    assert place(bench, first)["eta_seconds"] == pytest.approx(2000, abs=60)
     assert "the project runs 1 jobs, and may run 1 at once" in place(bench, second)["reason"]["message"]
     assert told(bench, free) == (1, "starting", 0.0)
     limit(bench, "limited", max_concurrent_jobs=5, max_gpu_hours=1e-9)
@@ -112,10 +113,10 @@ def test_a_project_at_its_limit_is_told_so_and_is_before_nobody(bench: Bench) ->
 def test_a_job_in_back_off_says_when_it_is_tried_again(bench: Bench) -> None:
     job_id = bench.submit()
     beat(bench, "w")
-    change(bench, job_id, not_before=func.clock_timestamp() + timedelta(seconds=40))
+    change(bench, job_id, not_before=func.clock_timestamp() + timedelta(seconds=4000))
     found = place(bench, job_id)
     assert found["reason"]["code"] == "back_off"
-    assert found["eta_seconds"] == pytest.approx(40, abs=5)
+    assert found["eta_seconds"] == pytest.approx(4000, abs=60)
 
 
 def submit_more(bench: Bench, number: int) -> None:
@@ -132,9 +133,13 @@ def submit_more(bench: Bench, number: int) -> None:
 def test_a_long_queue_is_played_through_once_and_before_anybody_asks(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Eight ask for the place of the same job at the same moment, and then another picture is taken."""
+    """Eight ask for the place of the same job at the same moment, and then another picture is taken.
+
+    The picture's clock goes on by one with each look at it: it serves some forty readings, however slow they are.
+    """
     played: list[int] = []
-    shared: Shared[Picture] = bench.sessions.kw["info"][SHARED_PICTURE]
+    shared: Shared[Picture] = Shared(clock=itertools.count().__next__)
+    bench.sessions.kw["info"][SHARED_PICTURE] = shared
 
     def play(waiting: Sequence[Waiting], *others: Any) -> dict[str, Turn]:
         played.append(len(waiting))
@@ -158,28 +163,38 @@ def test_a_long_queue_is_played_through_once_and_before_anybody_asks(
     assert played == [301, 301]
 
 
+def cpu_s_of_looking(bench: Bench, job_id: str) -> float:
+    """Returns what a read costs that has no picture of the queue to go by."""
+    bench.sessions.kw["info"][SHARED_PICTURE] = Shared()
+    begun = time.process_time()
+    told(bench, job_id)
+    return time.process_time() - begun
+
+
 def test_a_thousand_reads_of_a_job_in_a_long_queue_cost_little(bench: Bench) -> None:
     """Ten thousand queued jobs: the picture of the queue is shared, and its age is bounded by what it cost."""
     job_id = bench.submit()
     submit_more(bench, 10_000)
     beat(bench, "w")
+    alone = min(cpu_s_of_looking(bench, job_id) for _ in range(3))
     begun = time.process_time()
     positions = {told(bench, job_id)[0] for _ in range(1000)}
     assert positions == {10_001}
-    assert time.process_time() - begun < 20, "60 s when each read looked at the queue"
+    assert time.process_time() - begun < 1000 * alone / 3, "as much as if each read looked at the queue"
 
 
 def test_a_drained_worker_ends_its_job_and_takes_no_more(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("EGRPO_DATABASE_URL", bench.settings.database_url)
-    bench.script(steps=60, step_seconds=0.05)
+    bench.script(attempts={"1": {"2": {"waits": True}}})
     first, second = bench.submit(), bench.submit()
     runner = bench.runner("one")
     runner.start()
-    wait_for(lambda: bench.job(first).progress["step"] >= 2)
+    wait_for(lambda: bench.job(first).progress["step"] >= 2 and "one " in listed(bench))
     assert main(["drain", "one"]) == 0
     assert f"one     1 x cpu  draining  {first}" in capsys.readouterr().out
+    bench.go_on()
     wait_for(lambda: bench.job(first).status == "succeeded")
     assert told(bench, second) == (1, "workers_draining", None)
     assert "one     1 x cpu  drained  -" in listed(bench)
