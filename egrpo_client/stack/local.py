@@ -24,7 +24,7 @@ from egrpo_client.stack import postgres, seaweed, valkey
 from egrpo_client.stack.errors import ServerStartError
 from egrpo_client.stack.folder import StackFolder, StackState
 from egrpo_client.stack.guard import Guard
-from egrpo_client.stack.ports import LOOPBACK, free_ports, is_free, require_free
+from egrpo_client.stack.ports import LOOPBACK, free_ports, is_free, keep, require_free
 from egrpo_client.stack.processes import LOG_TAIL_LINES, ProcessIdentity, ServerProcess, stop_all
 from egrpo_client.stack.signals import StopSignals
 
@@ -231,7 +231,7 @@ class LocalStack:
         ports = self.state.ports
         names = ["postgres", "valkey", *seaweed.PORT_NAMES, "api"]
         for name, spare in zip(names, free_ports(len(names)), strict=True):
-            if name not in ports or not is_free(ports[name]):
+            if name not in ports or not keep(ports[name]):
                 ports[name] = DEFAULT_API_PORT if name == "api" and is_free(DEFAULT_API_PORT) else spare
         if self._wanted_api_port is not None:
             require_free(self._wanted_api_port, "the API", "Stop it, or choose another port with --port.")

@@ -1,7 +1,8 @@
-"""Loopback ports: which are free, and who holds one that is not."""
+"""Loopback ports: which are free, who holds one that is not, and how one that was chosen stays ours."""
 
 import contextlib
 import socket
+import sys
 
 import psutil
 
@@ -10,27 +11,59 @@ from egrpo_client.stack.errors import PortTakenError
 LOOPBACK = "127.0.0.1"
 
 
-def free_ports(count: int) -> list[int]:
-    """Returns `count` different ports that are free on loopback now.
+# What this process has chosen. It is never listened on, and a child does not inherit it.
+_KEPT: list[socket.socket] = []
 
-    All are held open until the last is found, so that no port is returned twice. Another process may still take one
-    before the server binds it; the server then ends and the caller reports its log.
+
+def free_ports(count: int) -> list[int]:
+    """Returns `count` different ports that are free on loopback, and keeps them for servers of this process's choice.
+
+    Seconds go by before the last server of a stack listens, and a server that is started again has left its port for a
+    while. On Linux a port that is bound with the reuse of addresses allowed, and not listened on, is given to nobody
+    who asks for any port or connects from one, and a server that allows the reuse too, as all of ours do, still gets
+    it by name. Elsewhere another process may take a port first; the server then ends and the caller reports its log.
     """
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) for _ in range(count)]
-        for sock in sockets:
-            sock.bind((LOOPBACK, 0))
-        return [int(sock.getsockname()[1]) for sock in sockets]
+    sockets = [_bound(0) for _ in range(count)]
+    ports = [int(sock.getsockname()[1]) for sock in sockets]
+    _keep(sockets)
+    return ports
+
+
+def keep(port: int) -> bool:
+    """Returns whether a server could bind the port, and keeps it for one as `free_ports` does."""
+    try:
+        sock = _bound(port)
+    except OSError:
+        return False
+    _keep([sock])
+    return True
+
+
+def _bound(port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((LOOPBACK, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _keep(sockets: list[socket.socket]) -> None:
+    if sys.platform == "linux":
+        _KEPT.extend(sockets)
+        return
+    for sock in sockets:
+        sock.close()
 
 
 def is_free(port: int) -> bool:
     """Returns whether a server could bind the port on loopback (lingering closed connections do not count)."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind((LOOPBACK, port))
-        except OSError:
-            return False
+    try:
+        _bound(port).close()
+    except OSError:
+        return False
     return True
 
 

@@ -21,6 +21,7 @@ from egrpo_client.stack.errors import ServerStartError
 
 POLL_S = 0.02
 LOG_TAIL_LINES = 15
+_KILLED_WITHIN_S = 5.0
 _LOWEST_PRIORITY = 19
 _AUTOGROUP_TRIES, _AUTOGROUP_PAUSE_S = 4, 0.1
 
@@ -57,11 +58,13 @@ def stop_process(identity: ProcessIdentity, grace_s: float | None = None) -> boo
         return True
     descendants = _children(process)
     _send(process, identity.stop_signal)
-    graceful = _wait_gone(identity, identity.grace_s if grace_s is None else grace_s)
+    graceful = _wait_until(lambda: identity.find() is None, identity.grace_s if grace_s is None else grace_s)
     descendants += [child for child in _children(process) if child not in descendants]
-    for leftover in [process, *descendants]:
+    leftovers = [process, *descendants]
+    for leftover in leftovers:
         _send(leftover, signal.SIGKILL)
-    _wait_gone(identity, 5.0)
+    # Whoever removes their folder next, or starts a server on it, must find nobody there.
+    _wait_until(lambda: not any(map(_is_living, leftovers)), _KILLED_WITHIN_S)
     return graceful
 
 
@@ -87,9 +90,16 @@ def _send(process: psutil.Process, number: int) -> None:
         return
 
 
-def _wait_gone(identity: ProcessIdentity, timeout_s: float) -> bool:
+def _is_living(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
     deadline = time.monotonic() + timeout_s
-    while identity.find() is not None:
+    while not condition():
         if time.monotonic() > deadline:
             return False
         time.sleep(POLL_S)
