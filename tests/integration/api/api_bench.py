@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import httpx
+import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session
 
 from api.services import Services
+from egrpo_client.stack.ports import free_ports
 from jobs import api_keys, artifacts, checkpoints, events, leases, logs, metrics, samples
 from jobs.db import transaction
 from jobs.leases import Claim
@@ -28,6 +32,8 @@ SPEC: dict[str, Any] = {
     "reward": {"components": [{"type": "shapes"}]},
     "training": {"steps": 120, "seed": 7},
 }
+# Longer than any server or thread is kept from its core, and shorter than a test may take.
+PATIENCE_S = 60.0
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 
 
@@ -140,8 +146,49 @@ class Served:
 
         thread = threading.Thread(target=loop)
         thread.start()
+        try:
+            yield
+        finally:
+            stopped.set()
+            thread.join()
+
+
+def until(condition: Callable[[], Any], what: str) -> Any:
+    """Returns the condition's first true value."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"no {what} within {PATIENCE_S:g} s"
+        time.sleep(0.02)
+    return value
+
+
+def returned(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, times: int = 1) -> threading.Event:
+    """Returns what is set when a function has returned so many times from now on."""
+    function, calls, enough = getattr(owner, name), itertools.count(1), threading.Event()
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        result = function(*arguments, **named)
+        if next(calls) >= times:
+            enough.set()
+        return result
+
+    monkeypatch.setattr(owner, name, counted)
+    return enough
+
+
+@contextmanager
+def when(happened: threading.Event, action: Callable[[], object]) -> Iterator[None]:
+    """Acts in another thread as soon as something has happened, or in the end without it: a wait for it must end."""
+
+    def act() -> None:
+        happened.wait(PATIENCE_S)
+        action()
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    try:
         yield
-        stopped.set()
+    finally:
         thread.join()
 
 
@@ -163,12 +210,11 @@ class Cable:
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
         self._sockets: set[socket.socket] = set()
+        self._lock = threading.Lock()
         self._listener: socket.socket | None = None
         self._flowing = threading.Event()
         self._flowing.set()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        (self.port,) = free_ports(1)  # Nobody else gets it while the cable is cut.
         self.mend()
 
     def mend(self) -> None:
@@ -177,13 +223,15 @@ class Cable:
 
     def cut(self) -> None:
         """Refuses new connections and breaks those that are open."""
-        assert self._listener is not None
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for open_socket in list(self._sockets):
-            with suppress(OSError):
-                open_socket.shutdown(socket.SHUT_RDWR)
+        with self._lock:
+            listener, self._listener = self._listener, None
+            if listener is not None:
+                with suppress(OSError):
+                    listener.shutdown(socket.SHUT_RDWR)
+                listener.close()
+            for open_socket in self._sockets:
+                with suppress(OSError):
+                    open_socket.shutdown(socket.SHUT_RDWR)
 
     def freeze(self) -> None:
         """Keeps every connection, accepts new ones, and carries nothing any more."""
@@ -196,10 +244,22 @@ class Cable:
         with suppress(OSError):
             while True:
                 near, _ = listener.accept()
-                far = socket.create_connection(self._target)
-                for source, sink in ((near, far), (far, near)):
-                    self._sockets.add(source)
-                    threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+                self._join(listener, near)
+
+    def _join(self, listener: socket.socket, near: socket.socket) -> None:
+        try:
+            far = socket.create_connection(self._target)
+        except OSError:
+            near.close()
+            return
+        with self._lock:
+            if self._listener is not listener:  # It was accepted before the cut, and is cut with the others.
+                near.close()
+                far.close()
+                return
+            self._sockets |= {near, far}
+        for source, sink in ((near, far), (far, near)):
+            threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
@@ -209,5 +269,6 @@ class Cable:
         for each in (source, sink):
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
-        self._sockets.discard(source)
+        with self._lock:
+            self._sockets.discard(source)
         source.close()

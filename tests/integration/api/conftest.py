@@ -9,17 +9,44 @@ from typing import cast
 
 import pytest
 import uvicorn
-from api_bench import Bench, Served
+from api_bench import PATIENCE_S, Bench, Served
 from fastapi.testclient import TestClient
 
+from api import buckets, dependencies, hints, waker
 from api.main import create_app
+from jobs import db
 from jobs.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets an application wait for servers and for its own threads longer than a busy machine keeps them from a core.
+
+    What it does when one does not answer is for the tests of that, which ask for the limits that the service has.
+    """
+    monkeypatch.setattr(hints, "_TIMEOUT_S", PATIENCE_S)
+    monkeypatch.setattr(buckets, "_TIMEOUT_S", PATIENCE_S)
+    monkeypatch.setattr(db, "_POOL_TIMEOUT_S", PATIENCE_S)
+    monkeypatch.setattr(dependencies, "_SLOT_TIMEOUT_S", PATIENCE_S)
+
+
+@pytest.fixture
+def only_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes the looks away that make up for a lost wake-up: who waits is woken, or waits to the end."""
+    monkeypatch.setattr(waker, "_LOOK_AGAIN_S", 3600.0)
+    monkeypatch.setattr(waker, "_LOOK_AGAIN_DEAF_S", 3600.0)
 
 
 @pytest.fixture
 def settings(service_env: dict[str, str]) -> Settings:
     values = {name.removeprefix("EGRPO_").lower(): value for name, value in service_env.items()}
-    return Settings(**values, s3_public_endpoint=values["s3_endpoint"], max_body_bytes=100_000)
+    return Settings(
+        **values,
+        s3_public_endpoint=values["s3_endpoint"],
+        max_body_bytes=100_000,
+        database_connect_timeout_seconds=int(PATIENCE_S),
+        database_statement_timeout_seconds=PATIENCE_S,
+    )
 
 
 @pytest.fixture

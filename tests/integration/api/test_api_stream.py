@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 from typing import Any
 
 import pytest
-from api_bench import Bench, assert_problem
+from api_bench import Bench, assert_problem, returned, when
 
-from api.events import stream
+from api.events import feed, stream
+from api.events.feed import EventFeed
 from jobs import events
 
 
@@ -25,19 +27,17 @@ def messages(text: str) -> list[tuple[str | None, str, Any]]:
     return found
 
 
-def cancelled_later(bench: Bench, job: str, seconds: float) -> threading.Timer:
-    timer = threading.Timer(seconds, lambda: bench.post(f"/v1/jobs/{job}/cancel"))
-    timer.start()
-    return timer
+def cancel(bench: Bench, job: str) -> None:
+    assert bench.post(f"/v1/jobs/{job}/cancel").status_code == 200
 
 
-def test_everything_there_is_then_what_comes_then_done(bench: Bench) -> None:
+def test_everything_there_is_then_what_comes_then_done(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     job = bench.submit()["id"]
     with bench.transaction() as session:
         events.append_all(session, job, [("log", {"n": n}) for n in range(2, 252)])
-    timer = cancelled_later(bench, job, 0.5)
-    answer = bench.get(f"/v1/jobs/{job}/events/stream")
-    timer.join()
+    both_pages = returned(monkeypatch, feed, "read_all", times=2)
+    with when(both_pages, lambda: cancel(bench, job)):
+        answer = bench.get(f"/v1/jobs/{job}/events/stream")
     assert answer.headers["content-type"].startswith("text/event-stream")
     told = messages(answer.text)
     assert [id_ for id_, _, _ in told if id_ is not None] == [str(seq) for seq in range(1, 253)]
@@ -64,9 +64,9 @@ def test_a_job_that_is_tried_again_while_its_end_is_read_is_told_once_more(
     told = messages(bench.get(f"/v1/jobs/{job}/events/stream").text)
     assert [data["data"]["status"] for id_, _, data in told if id_ is not None] == ["queued", "cancelled"]
     assert (told[-1][1], told[-1][2]["status"]) == ("done", "cancelled"), "what was true when it was read"
-    timer = cancelled_later(bench, job, 0.3)
-    rest = messages(bench.get(f"/v1/jobs/{job}/events/stream", after=2).text)
-    timer.join()
+    first_page = returned(monkeypatch, feed, "read_all")
+    with when(first_page, lambda: cancel(bench, job)):
+        rest = messages(bench.get(f"/v1/jobs/{job}/events/stream", after=2).text)
     assert [data["data"]["status"] for id_, _, data in rest if id_ is not None] == ["queued", "cancelled"]
 
 
@@ -81,9 +81,17 @@ def test_last_event_id_goes_on_where_the_reader_was(bench: Bench, query: str) ->
 def test_silence_is_broken_by_signs_of_life(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "PING_S", 0.1)
     job = bench.submit()["id"]
-    timer = cancelled_later(bench, job, 0.8)
-    told = messages(bench.get(f"/v1/jobs/{job}/events/stream", after=1).text)
-    timer.join()
+    wait, silences, thrice = EventFeed.wait, itertools.count(1), threading.Event()
+
+    async def counting(self: EventFeed, *arguments: Any) -> bool:
+        is_woken = await wait(self, *arguments)
+        if not is_woken and next(silences) == 3:
+            thrice.set()
+        return is_woken
+
+    monkeypatch.setattr(EventFeed, "wait", counting)
+    with when(thrice, lambda: cancel(bench, job)):
+        told = messages(bench.get(f"/v1/jobs/{job}/events/stream", after=1).text)
     assert [name for _, name, _ in told].count(":") >= 2
     assert told[-1][1] == "done"
 
