@@ -17,6 +17,9 @@ def service(service_env: dict[str, str], tmp_path: Path) -> Iterator[Service]:
         "EGRPO_RETRY_SECONDS": "0.1",
         "EGRPO_PUBLISH_SECONDS": "0.1",
         "OMP_NUM_THREADS": "1",
+        # Nothing here is about a database that does not answer, and a busy machine can keep it from answering.
+        "EGRPO_DATABASE_CONNECT_TIMEOUT_SECONDS": "60",
+        "EGRPO_DATABASE_STATEMENT_TIMEOUT_SECONDS": "60",
     }
     service = Service(env, tmp_path)
     yield service

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import redis
 from PIL import Image
@@ -86,7 +87,8 @@ def test_a_job_outlives_its_trainer_its_worker_and_a_shutdown_and_ends_as_if_not
     service: Service, tmp_path: Path
 ) -> None:
     """Attempt 1 loses its trainer to `kill -9`, 2 its worker, 3 is shut down, 4 ends as the bare trainer, unbroken."""
-    spec = with_steps(60)
+    # Whoever strikes may be kept from a core for some seconds, in which the trainer must not come to its end.
+    spec = with_steps(150)
     with service.bare_trainer(spec, tmp_path / "unbroken") as unbroken:
         first = service.worker(EGRPO_LEASE_SECONDS="6")  # It will be killed; so long nobody else may take its job.
         job_id = service.submit(spec)
@@ -97,7 +99,7 @@ def test_a_job_outlives_its_trainer_its_worker_and_a_shutdown_and_ends_as_if_not
         service.wait_for_checkpoint(job_id, 20)
         orphan = first.trainer()
         first.kill()
-        wait_for(lambda: not orphan.is_running() or orphan.status() == "zombie")
+        wait_for(lambda: is_zombie(orphan))
 
         second = service.worker()
         service.wait_for_checkpoint(job_id, 35)
@@ -113,7 +115,7 @@ def test_a_job_outlives_its_trainer_its_worker_and_a_shutdown_and_ends_as_if_not
     assert service.adapter(job_id) == expected.read_bytes()
     resumed = [line for line in log_of(service, job_id) if "resumed at step" in line["message"]]
     assert [line["attempt"] for line in resumed] == [2, 3, 4], "the log goes on through every kind of end"
-    rows = service.get(f"/v1/jobs/{job_id}/metrics?names=reward_mean")["data"]
+    rows = service.get(f"/v1/jobs/{job_id}/metrics?names=reward_mean&limit=200")["data"]
     assert [(row["step"], row["value"]) for row in rows] == reward_means(tmp_path / "unbroken" / "metrics.ndjson")
 
 
@@ -142,13 +144,19 @@ def test_cancel_stops_a_running_job_soon_and_keeps_its_last_step(service: Servic
     assert job["status_reason"]["code"] == "cancelled_by_user"
     kept = max(row["step"] for row in service.listed(job_id, "checkpoints"))
     assert kept == job["progress"]["step"]
-    assert psutil_children(worker.process.pid) == []
+    wait_for(lambda: psutil_children(worker.process.pid) == [])
 
 
 def psutil_children(pid: int) -> list[int]:
-    import psutil
+    return [child.pid for child in psutil.Process(pid).children() if not is_zombie(child)]
 
-    return [child.pid for child in psutil.Process(pid).children() if child.status() != psutil.STATUS_ZOMBIE]
+
+def is_zombie(process: psutil.Process) -> bool:
+    """Returns whether a process has ended, as one that is gone altogether has."""
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 def test_two_processes_train_what_one_trains(service: Service) -> None:

@@ -50,13 +50,13 @@ def serving(
     """Yields the port of a server for one connection, and what it read."""
     read: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.settimeout(5)
+        listening.settimeout(60)
 
         def serve() -> None:
             try:
                 plain, _ = listening.accept()
                 with tls.wrap_socket(plain, server_side=True) if tls else plain as connected:
-                    connected.settimeout(5)
+                    connected.settimeout(60)
                     read.append(whole_request(connected))
                     answer(connected)
             except OSError:
@@ -147,7 +147,7 @@ def test_the_time_that_a_receiver_asks_for_is_read_as_seconds_or_as_a_date() -> 
         answer = Outbound(frozenset({f"127.0.0.1:{port}"})).post(f"http://127.0.0.1:{port}/", b"", {})
     assert (answer.status, answer.retry_after_s) == (503, 120)
     in_an_hour = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
-    assert retry_after_s(email.utils.format_datetime(in_an_hour, usegmt=True)) == pytest.approx(3600, abs=5)
+    assert retry_after_s(email.utils.format_datetime(in_an_hour, usegmt=True)) == pytest.approx(3600, abs=60)
     assert retry_after_s("Wed, 21 Oct 2015 07:28:00 GMT") == 0
     assert retry_after_s(" 7 ") == 7
     assert retry_after_s("9" * 5000) == float("inf")
@@ -164,14 +164,15 @@ def test_a_retry_after_that_is_neither_counts_as_none(header: str | None) -> Non
 
 @pytest.mark.parametrize("start", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 4000\r\n\r\n"])
 def test_a_slow_drip_ends_at_the_deadline(start: bytes) -> None:
+    drops: list[bytes] = []
+
     def drip(connected: socket.socket) -> None:
         connected.sendall(start)
         while True:
             time.sleep(0.05)
             connected.sendall(b"a")
+            drops.append(b"a")
 
-    with serving(drip) as (port, _):
-        began = time.monotonic()
-        with pytest.raises(OutboundFailed):
-            Outbound(frozenset({f"127.0.0.1:{port}"}), deadline_s=0.4).post(f"http://127.0.0.1:{port}/", b"", {})
-        assert time.monotonic() - began < 2
+    with serving(drip) as (port, _), pytest.raises(OutboundFailed):
+        Outbound(frozenset({f"127.0.0.1:{port}"}), deadline_s=0.4).post(f"http://127.0.0.1:{port}/", b"", {})
+    assert len(drops) < 100, "eight fall before the deadline; the clock goes on for a machine that stands still"

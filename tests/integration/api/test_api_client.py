@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_bench import SPEC, Cable, Served
+from api_bench import PATIENCE_S, SPEC, Cable, Served
 from standardwebhooks import Webhook
 from typer.testing import CliRunner
 
@@ -84,7 +84,7 @@ def test_both_halves_follow_jobs_side_by_side(served: Served) -> None:
 
         async def all_ended() -> list[str]:
             async with AsyncClient.from_environment() as waiting:
-                ended = await asyncio.gather(*(waiting.job(job.id).wait(timeout_s=20) for job in jobs[1:]))
+                ended = await asyncio.gather(*(waiting.job(job.id).wait(timeout_s=PATIENCE_S) for job in jobs[1:]))
                 seqs = [event["seq"] async for event in waiting.job(jobs[0].id).events()]
                 assert seqs == list(range(1, len(seqs) + 1))
                 return [job["status"] for job in ended]
@@ -102,6 +102,7 @@ def test_each_event_is_seen_once_over_a_connection_that_is_cut_again_and_again(
     with Client(f"http://127.0.0.1:{cable.port}", served.bench.key, retries=Retries(backoff_s=0.05)) as client:
         job = client.submit(SPEC)
         seqs = []
+        working = threading.Thread(target=served.work)
         for event in job.events():
             seqs.append(event["seq"])
             if event["seq"] < 40:
@@ -111,7 +112,8 @@ def test_each_event_is_seen_once_over_a_connection_that_is_cut_again_and_again(
                     cable.cut()
                     cable.mend()
             elif event["seq"] == 40:
-                threading.Thread(target=served.work).start()
+                working.start()
+    working.join()
     assert job.state is not None
     assert job.state["status"] == "succeeded"
     assert len(seqs) > 390

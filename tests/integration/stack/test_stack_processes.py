@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -14,6 +15,8 @@ from egrpo_client.stack.errors import PortTakenError, ServerStartError
 from egrpo_client.stack.ports import free_ports, is_free, require_free
 from egrpo_client.stack.processes import ProcessIdentity, ServerProcess, stop_process
 
+# A server that has no core for some seconds has not failed.
+PATIENCE_S = 60.0
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
 # Ignores SIGTERM and has a child in a session of its own, like a worker that hangs with its trainer.
 STUBBORN = f"""
@@ -44,7 +47,7 @@ def start(code: str, log: Path, **options: float) -> ServerProcess:
 
 
 def wait_for(log: Path, text: str = "\n") -> str:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while text not in log.read_text():
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.02)
@@ -52,19 +55,20 @@ def wait_for(log: Path, text: str = "\n") -> str:
 
 
 def wait_for_children(pid: int) -> list[int]:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while not (children := psutil.Process(pid).children()):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     return [child.pid for child in children]
 
 
-def is_gone(pid: int, timeout_s: float = 10) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
+def is_gone(pid: int) -> bool:
+    deadline = time.monotonic() + PATIENCE_S
+    with suppress(psutil.NoSuchProcess):
+        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
     return True
 
 
@@ -72,7 +76,7 @@ def test_a_server_stops_by_its_own_signal(tmp_path: Path) -> None:
     code = "import signal, sys; signal.signal(signal.SIGINT, lambda *a: sys.exit(0)); print('up', flush=True)\n"
     code += "while True: signal.pause()"
     argv = [sys.executable, "-c", code]
-    with ServerProcess("server", argv, tmp_path / "log", stop_signal=signal.SIGINT) as server:
+    with ServerProcess("server", argv, tmp_path / "log", stop_signal=signal.SIGINT, grace_s=PATIENCE_S) as server:
         wait_for(tmp_path / "log")
         assert server.stop()
         assert server.returncode == 0
@@ -97,7 +101,7 @@ def test_a_server_that_ends_while_starting_shows_the_end_of_its_log(tmp_path: Pa
     (tmp_path / "log").write_text("of the run before\n")
     with start("import sys; sys.exit('no room left')", tmp_path / "log") as server:
         with pytest.raises(ServerStartError, match=r"(?s)ended with status 1 while starting.*no room left") as raised:
-            server.wait_ready(lambda: False, 10)
+            server.wait_ready(lambda: False, PATIENCE_S)
         assert "run before" not in str(raised.value)
 
 

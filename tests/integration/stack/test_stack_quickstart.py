@@ -34,7 +34,7 @@ def environment(folder: Path, random_flux: Path) -> dict[str, str]:
 def egrpo(folder: Path, random_flux: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "egrpo_client.cli", *arguments]
     env = environment(folder, random_flux)
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=240, check=False)
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=500, check=False)
 
 
 def quickstart(folder: Path, random_flux: Path, *arguments: str, spec: str = SPEC) -> subprocess.CompletedProcess[str]:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,10 @@ from egrpo_client.stack.ports import free_ports
 from egrpo_client.sync.client import Client
 
 EGRPO = [sys.executable, "-m", "egrpo_client.cli"]
-# 15 s are the aim on two cores that are free; a test run shares them.
-START_LIMIT_S = 60.0
+# 15 s are the aim on two cores that are free, and half of that is a stop's; a test run shares them with others.
+LIMIT_S = 180.0
+# Two starts and two stops.
+pytestmark = pytest.mark.timeout(4 * LIMIT_S)
 SERVERS = ["seaweedfs", "valkey", "postgres", "api", "worker", "maintenance"]
 
 
@@ -36,7 +38,9 @@ def home(tmp_path: Path) -> Iterator[Path]:
 
 def egrpo(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
     command = [*EGRPO, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **env}, timeout=120)
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, **env}, timeout=2 * LIMIT_S
+    )
 
 
 def start(home: Path) -> tuple[subprocess.Popen[str], StackState]:
@@ -47,7 +51,7 @@ def start(home: Path) -> tuple[subprocess.Popen[str], StackState]:
         [*EGRPO, "up", "--home", str(home), "--port", str(port)], stdout=log, stderr=log, text=True
     )
     log.close()
-    deadline = time.monotonic() + START_LIMIT_S
+    deadline = time.monotonic() + LIMIT_S
     while not is_ready(state := StackFolder(home).load(), stack.pid):
         assert stack.poll() is None, home.with_suffix(".log").read_text()
         assert time.monotonic() < deadline, home.with_suffix(".log").read_text()
@@ -67,9 +71,22 @@ def tree(state: StackState) -> list[psutil.Process]:
     return [root, *root.children(recursive=True)]
 
 
-def all_gone(processes: list[psutil.Process], timeout_s: float) -> bool:
-    _, alive = psutil.wait_procs(processes, timeout=timeout_s)
-    return all(process.status() == psutil.STATUS_ZOMBIE for process in alive if process.is_running())
+def all_gone(processes: list[psutil.Process]) -> bool:
+    """Returns whether all of them end within a minute; a zombie has ended."""
+    deadline = time.monotonic() + 60
+    while any(process.is_running() and of(process, psutil.Process.status) for process in processes):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def of(process: psutil.Process, ask: Callable[[psutil.Process], Any]) -> Any:
+    """Returns what a process tells of itself; None if it has ended, as connections to a database do at any moment."""
+    try:
+        return None if process.status() == psutil.STATUS_ZOMBIE else ask(process)
+    except psutil.NoSuchProcess:
+        return None
 
 
 def store(state: StackState) -> minio.Minio:
@@ -86,7 +103,8 @@ def test_stack_starts_listens_on_loopback_only_and_keeps_its_data(home: Path) ->
     stack, state = start(home)
     processes = tree(state)
     assert [identity.name for identity in state.processes] == SERVERS
-    listening = [c for p in processes for c in p.net_connections() if c.status == psutil.CONN_LISTEN]
+    connections = [c for p in processes for c in of(p, psutil.Process.net_connections) or ()]
+    listening = [connection for connection in connections if connection.status == psutil.CONN_LISTEN]
     assert len(listening) >= 4 + 8 - 1
     assert {connection.laddr.ip for connection in listening} == {"127.0.0.1"}
     assert (home / "stack.json").stat().st_mode & 0o777 == 0o600
@@ -94,8 +112,8 @@ def test_stack_starts_listens_on_loopback_only_and_keeps_its_data(home: Path) ->
     store(state).put_object(BUCKET, "kept", io.BytesIO(b"x" * 100_000), 100_000)
 
     stack.send_signal(signal.SIGINT)
-    assert stack.wait(60) == 0
-    assert all_gone(processes, 5)
+    assert stack.wait(LIMIT_S) == 0
+    assert all_gone(processes)
     said = home.with_suffix(".log").read_text()
     stops = [line.removeprefix("stopping ") for line in said.splitlines() if line.startswith("stopping ")]
     order = [name for name in stops if name in ("postgres", "valkey", "seaweedfs")]
@@ -109,7 +127,7 @@ def test_stack_starts_listens_on_loopback_only_and_keeps_its_data(home: Path) ->
     assert answer.read() == b"x" * 100_000
     answer.close()
     again.terminate()
-    assert again.wait(60) == 0
+    assert again.wait(LIMIT_S) == 0
 
 
 def test_nothing_survives_a_killed_stack_and_the_next_one_starts(home: Path) -> None:
@@ -117,38 +135,38 @@ def test_nothing_survives_a_killed_stack_and_the_next_one_starts(home: Path) -> 
     processes = tree(state)
     stack.kill()
     stack.wait()
-    assert all_gone(processes, 30)
+    assert all_gone(processes)
     again, _ = start(home)
     again.terminate()
-    assert again.wait(60) == 0
+    assert again.wait(LIMIT_S) == 0
 
 
 def test_the_next_stack_stops_what_a_killed_one_left_when_its_guard_was_killed_too(home: Path) -> None:
     stack, state = start(home)
     processes = tree(state)
     for process in processes:
-        if "egrpo_client.stack.guard" in process.cmdline():
+        if "egrpo_client.stack.guard" in (of(process, psutil.Process.cmdline) or ()):
             process.kill()
     stack.kill()
     stack.wait()
     assert len(state.living()) == len(SERVERS)
     again, _ = start(home)
-    assert all_gone(processes, 0)
+    assert all_gone(processes)
     again.terminate()
-    assert again.wait(60) == 0
+    assert again.wait(LIMIT_S) == 0
 
 
 def test_a_killed_server_is_started_again(home: Path) -> None:
     stack, state = start(home)
     killed = state.processes[SERVERS.index("valkey")]
     psutil.Process(killed.pid).kill()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + LIMIT_S
     while len(StackFolder(home).load().living()) < len(SERVERS) or killed in StackFolder(home).load().processes:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert stack.poll() is None
     stack.terminate()
-    assert stack.wait(60) == 0
+    assert stack.wait(LIMIT_S) == 0
 
 
 def test_detached_stack_is_shown_refuses_a_second_and_goes_down(home: Path) -> None:
@@ -175,7 +193,7 @@ def test_detached_stack_is_shown_refuses_a_second_and_goes_down(home: Path) -> N
     processes = tree(StackFolder(home).load())
     down = egrpo("down", "--home", home)
     assert down.returncode == 0
-    assert all_gone(processes, 5)
+    assert all_gone(processes)
     assert egrpo("status", "--home", home).returncode == 1
 
 
@@ -191,7 +209,9 @@ def spec_file(home: Path) -> Path:
 
 def test_taken_port_is_named_with_its_holder_and_nothing_starts(home: Path) -> None:
     code = "import socket, time; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True)\n"
-    with subprocess.Popen([sys.executable, "-c", code + "time.sleep(60)"], stdout=subprocess.PIPE, text=True) as holder:
+    with subprocess.Popen(
+        [sys.executable, "-c", code + "time.sleep(600)"], stdout=subprocess.PIPE, text=True
+    ) as holder:
         try:
             assert holder.stdout is not None
             port = holder.stdout.readline().strip()

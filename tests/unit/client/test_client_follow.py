@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -98,11 +99,31 @@ def test_wait_raises_how_it_ended_unless_told_otherwise(half: Half) -> None:
     assert client.job("job_1").wait(check=False)["status"] == "failed"
 
 
-def test_wait_ends_when_its_time_is_over(half: Half) -> None:
-    answer, requests = script(shown(), *[page()] * 10_000)
+class Clock:
+    """Stands still but for what the answers take."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_wait_ends_when_its_time_is_over(half: Half, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(f"egrpo_client.{half.name}.follow.time", clock)
+
+    def after_25_s(answer: httpx.Response) -> Callable[[httpx.Request], httpx.Response]:
+        def answered(_: httpx.Request) -> httpx.Response:
+            clock.now += 25
+            return answer
+
+        return answered
+
+    answer, requests = script(*map(after_25_s, [shown(), page(), page(), page()]))
     with pytest.raises(JobTimeoutError, match=r"Job job_1 is running; the time to wait for it is over"):
-        half.client(answer).job("job_1").wait(timeout_s=0.05)
-    assert 0 < float(requests[1].url.params["wait"]) <= 0.05
+        half.client(answer).job("job_1").wait(timeout_s=70)
+    assert [request.url.params.get("wait") for request in requests] == [None, "30.0", "20.0"]
 
 
 def lines(*numbers: int, status: str = "running", has_more: bool = False) -> httpx.Response:
