@@ -5,7 +5,7 @@ import threading
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-from held_ports import hold_port, port_of
+from egrpo_client.stack.ports import free_ports
 
 
 class Breakable:
@@ -14,8 +14,7 @@ class Breakable:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self._target = (parts.hostname, parts.port)
-        self._hold = hold_port()  # Also while it is cut and nobody listens.
-        self._port = port_of(self._hold)
+        (self._port,) = free_ports(1)  # Nobody else is given it, also while it is cut and nobody listens.
         self._listener = socket.create_server(("127.0.0.1", self._port))
         self._mode = "open"
         self._sockets: set[socket.socket] = set()
@@ -51,7 +50,6 @@ class Breakable:
 
     def close(self) -> None:
         self.cut()
-        self._hold.close()
 
     def _close_listener(self) -> None:
         with suppress(OSError):

@@ -27,11 +27,11 @@ import minio
 import psycopg
 import pytest
 import redis
-from held_ports import hold_port, port_of
 from psycopg import sql
 
 from egrpo_client.stack import postgres, seaweed, valkey
 from egrpo_client.stack.guard import Guard
+from egrpo_client.stack.ports import free_ports
 from egrpo_client.stack.processes import ServerProcess
 
 TEMPLATE = "egrpo_template"
@@ -58,9 +58,7 @@ class Servers:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.guard = Guard(home / "guard.log")
-        # Postgres binds its own seconds from now, after initdb, and other processes of the run look for ports, too.
-        self.held = [hold_port() for _ in range(2 + len(seaweed.PORT_NAMES))]
-        self.pg_port, self.valkey_port, *weed = map(port_of, self.held)
+        self.pg_port, self.valkey_port, *weed = free_ports(2 + len(seaweed.PORT_NAMES))
         self.weed_ports = dict(zip(seaweed.PORT_NAMES, weed, strict=True))
         self.role = postgres.PostgresRole("egrpo", postgres.new_password())
         self.superuser_password = postgres.new_password()
@@ -104,8 +102,6 @@ class Servers:
                 process.stop(grace_s=0)
         seaweed.remove_sockets(self.weed_ports)
         self.guard.close()
-        for held in self.held:
-            held.close()
 
 
 def libpq_url(url: str) -> str:

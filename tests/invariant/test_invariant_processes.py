@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from egrpo.config import parse_spec
 from egrpo.errors import ConfigError
 from egrpo.processes import Processes
 from egrpo.train import train
+from egrpo_client.stack.ports import free_ports
 
 
 def document(model: Path) -> dict[str, Any]:
@@ -47,10 +47,8 @@ def start_two(
     output.mkdir(exist_ok=True)
     path = output.with_suffix(".yaml")
     path.write_text(yaml.safe_dump(spec))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    (port,) = free_ports(1)
+    world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     command = [sys.executable, "-m", "egrpo", "train", str(path), "--output", str(output), *options]
     processes = [
         subprocess.Popen(

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from held_ports import hold_port, port_of
+from egrpo_client.stack.ports import free_ports
 
 SERVER = Path(
     "/usr/lib/rabbitmq/bin/rabbitmq-server"
@@ -30,8 +30,7 @@ class RabbitMQ:
 
     def __init__(self, home: Path) -> None:
         self._home = home
-        self._held = [hold_port() for _ in range(3)]
-        self._port, distribution, epmd = map(port_of, self._held)
+        self._port, distribution, epmd = free_ports(3)
         password = secrets.token_urlsafe(16)
         self.url = f"amqp://egrpo:{password}@127.0.0.1:{self._port}//"
         (home / "plugins").write_text("[].")
@@ -92,5 +91,3 @@ class RabbitMQ:
             os.killpg(process.pid, signal.SIGKILL)  # The server's command is a shell script.
             process.wait()
         self._log.close()
-        for held in self._held:
-            held.close()

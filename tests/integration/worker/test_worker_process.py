@@ -6,11 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from held_ports import hold_port, port_of
 from worker_bench import Bench, Start, wait_for
 
 from api.hints import Hints
 from egrpo_client.stack import valkey
+from egrpo_client.stack.ports import free_ports
 from egrpo_client.stack.processes import ServerProcess
 
 NEVER = "1000"
@@ -42,8 +42,8 @@ def test_a_hint_wakes_a_worker_and_sigterm_ends_the_task_it_runs(
 
 
 def test_without_a_broker_jobs_run_all_the_same_and_sigterm_is_obeyed(bench: Bench, start: Start) -> None:
-    held = hold_port()
-    worker = start(EGRPO_BROKER_URL=f"redis://127.0.0.1:{port_of(held)}/0")
+    (port,) = free_ports(1)
+    worker = start(EGRPO_BROKER_URL=f"redis://127.0.0.1:{port}/0")
     job_id = bench.submit()
     wait_for(lambda: bench.job(job_id).status == "succeeded")
     bench.script(**LONG)
@@ -51,12 +51,10 @@ def test_without_a_broker_jobs_run_all_the_same_and_sigterm_is_obeyed(bench: Ben
     wait_for(lambda: bench.job(second).progress["step"] >= 3)
     assert stop(worker) == 0
     assert bench.job(second).status == "queued"
-    held.close()
 
 
 def test_a_worker_outlives_its_broker_and_hears_the_next_one(bench: Bench, start: Start, tmp_path: Path) -> None:
-    held = hold_port()
-    port = port_of(held)
+    (port,) = free_ports(1)
 
     def broker() -> ServerProcess:
         process = valkey.start(tmp_path / "valkey", port, "secret", tmp_path / "valkey.log")
@@ -74,7 +72,6 @@ def test_a_worker_outlives_its_broker_and_hears_the_next_one(bench: Bench, start
         hints.close()
         wait_for(lambda: bench.job(job_id).status == "succeeded")
         assert stop(worker) == 0
-    held.close()
 
 
 def test_a_job_of_a_killed_worker_is_finished_by_another(bench: Bench, start: Start) -> None:

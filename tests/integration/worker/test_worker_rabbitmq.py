@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import pytest
 from breakable import Breakable
 from celery.utils.quorum_queues import detect_quorum_queues
-from held_ports import hold_port, port_of
 from rabbitmq import RabbitMQ, is_installed
 from worker_bench import Bench, Start, wait_for
 
 from api.hints import Hints
+from egrpo_client.stack.ports import free_ports
 from worker.app import create_app
 
 NEVER = "1000"
@@ -65,14 +65,13 @@ def test_a_rabbitmq_that_is_away_delays_a_request_by_little_and_fails_none(monke
     """Where a connection is refused, the pauses before the next try are what takes time: they are added up."""
     pauses: list[float] = []
     monkeypatch.setattr("kombu.utils.functional.sleep", pauses.append)
-    held = hold_port()
-    hints = Hints(f"amqp://egrpo:secret@127.0.0.1:{port_of(held)}//")
+    (port,) = free_ports(1)
+    hints = Hints(f"amqp://egrpo:secret@127.0.0.1:{port}//")
     hints.send()
     with pytest.raises(ConnectionError, match="does not answer"):
         hints.ping()
     assert sum(pauses) < 5
     hints.close()
-    held.close()
 
 
 def test_the_worker_limits_what_a_consumer_fetches_and_not_the_channel() -> None:
