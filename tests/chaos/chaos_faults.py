@@ -66,6 +66,10 @@ class Faults:
         victim = self._victim(fault.what, fault.target)
         if victim is None:
             return None
+        if victim.name in self._service.servers.processes:
+            # Postgres forks a process for each connection: one that comes now would outlive it and hold its memory.
+            _each(Victim(victim.name, victim.processes[:1]), psutil.Process.suspend)
+            victim = next(iter(self._service.victims(victim.name)), victim)
         _each(victim, psutil.Process.kill)
         self._service.start_again(victim.name)
         return victim.name
