@@ -11,10 +11,6 @@ from egrpo_client.stack.errors import PortTakenError
 LOOPBACK = "127.0.0.1"
 
 
-# What this process has chosen. It is never listened on, and a child does not inherit it.
-_KEPT: list[socket.socket] = []
-
-
 def free_ports(count: int) -> list[int]:
     """Returns `count` different ports that are free on loopback, and keeps them for servers of this process's choice.
 
@@ -51,11 +47,12 @@ def _bound(port: int) -> socket.socket:
 
 
 def _keep(sockets: list[socket.socket]) -> None:
-    if sys.platform == "linux":
-        _KEPT.extend(sockets)
-        return
+    """Leaves them open as long as this process lives; a child does not inherit them."""
     for sock in sockets:
-        sock.close()
+        if sys.platform == "linux":
+            sock.detach()
+        else:
+            sock.close()
 
 
 def is_free(port: int) -> bool:

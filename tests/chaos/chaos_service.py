@@ -27,7 +27,7 @@ from egrpo_client.stack.ports import free_ports
 
 SCRIPT = Path(__file__).parents[1] / "integration" / "worker" / "scripted_trainer.py"
 STEPS = 40
-SCENARIO = {"steps": STEPS, "step_seconds": 0.05, "checkpoint_every": 2}
+SCENARIO = {"steps": STEPS, "step_seconds": 0.05, "checkpoint_every": 2, "keeps_up": False}
 NUM_APIS, NUM_WORKERS = 2, 3
 # The clock of this one's host is an hour off; what makes it so is `wrong_clock/sitecustomize.py`.
 LATE_WORKER = "worker-1"

@@ -6,6 +6,8 @@ SCENARIO: {"steps": 6, "step_seconds": 0.01, "checkpoint_every": 2, "samples": 1
            "attempts": {"1": {"3": {"signal": 9}}}}     in the first attempt, after step 3, end by SIGKILL
 An action is one of {"signal": n}, {"exit": n, "error": {…}, "stderr": "…"}, {"hang": true}, {"raw": "…"}, and before it
 {"print": "…"}. {"waits": true} waits until the test lets it go on (`Bench.go_on`), or until it is told to stop.
+{"keeps_up": false}: it prunes a checkpoint that the worker has not taken up yet, as a real trainer may whose worker is
+stopped.
 Its "training" is x ← x + step, kept in the checkpoint; the adapter holds the final x, so that a resumed run must end
 with the same bytes as an unbroken one.
 """
@@ -82,7 +84,7 @@ class ScriptedTrainer:
             eval_reward=self.scenario.get("eval_rewards", {}).get(str(step), step / 100),
         )
         for old in sorted((self.run_dir / "checkpoints").iterdir())[: -self.scenario.get("keep_last", 2)]:
-            while not self.is_set_aside(old):
+            while self.scenario.get("keeps_up", True) and not self.is_set_aside(old):
                 if self.stopping:  # As when the worker cannot take anything up.
                     return
                 time.sleep(0.002)
