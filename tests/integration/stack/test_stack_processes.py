@@ -2,8 +2,10 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -11,8 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from egrpo_client.stack import processes
 from egrpo_client.stack.errors import PortTakenError, ServerStartError
-from egrpo_client.stack.ports import free_ports, is_free, require_free
+from egrpo_client.stack.ports import free_ports, is_free, keep, require_free
 from egrpo_client.stack.processes import ProcessIdentity, ServerProcess, stop_process
 
 # A server that has no core for some seconds has not failed.
@@ -90,6 +93,26 @@ def test_a_stubborn_server_goes_with_its_descendants(tmp_path: Path) -> None:
     assert is_gone(child)
 
 
+def test_nothing_of_a_stopped_server_lives_when_it_is_said_to_be_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel takes its time to end a killed child, here half a second."""
+    server = start(STUBBORN, tmp_path / "log", grace_s=0.2)
+    (child,) = wait_for_children(server.identity.pid)
+    send = processes._send
+
+    def sluggish(process: psutil.Process, number: int) -> None:
+        if process.pid == child:
+            threading.Timer(0.5, send, (process, number)).start()
+        else:
+            send(process, number)
+
+    monkeypatch.setattr(processes, "_send", sluggish)
+    server.stop()
+    with suppress(psutil.NoSuchProcess):
+        assert psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+
+
 def test_a_pid_that_was_given_to_a_stranger_is_not_touched(tmp_path: Path) -> None:
     with start(SLEEPER, tmp_path / "log") as server:
         stale = ProcessIdentity("old", server.identity.pid, server.identity.created_at - 60)
@@ -138,6 +161,16 @@ def test_a_taken_port_names_its_holder(tmp_path: Path) -> None:
 
 def test_free_ports_differ() -> None:
     assert len(set(free_ports(50))) == 50
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a bound port cannot be listened on by another")
+def test_a_chosen_port_is_given_to_nobody_but_the_server_that_is_told_it() -> None:
+    (port,) = free_ports(1)
+    with socket.socket() as stranger, pytest.raises(OSError, match="in use"):
+        stranger.bind(("127.0.0.1", port))
+    socket.create_server(("127.0.0.1", port)).close()
+    with socket.create_server(("127.0.0.1", port)):
+        assert not keep(port), "another listens on it"
 
 
 def test_a_server_steps_back_with_its_threads_and_what_it_starts(tmp_path: Path) -> None:

@@ -228,6 +228,17 @@ def test_processes_share_a_sharded_fine_tune() -> None:
     assert whole.peak_bytes - shared.peak_bytes == pytest.approx(11_901_408_320 * 16 * 7 / 8, rel=0.01)
 
 
+def test_moments_in_8_bits_are_counted_as_they_are_kept() -> None:
+    wide, narrow = (
+        forecast.forecast_memory(hub_spec(training={"mode": "full", "lora": None, "optimizer": optimizer}), "gpu")
+        for optimizer in ("adamw", "adamw_8bit")
+    )
+    assert wide is not None
+    assert narrow is not None
+    # Two moments of 4 bytes, or of one and a float32 for every 256.
+    assert wide.peak_bytes - narrow.peak_bytes == pytest.approx(11_901_408_320 * (8 - 2 * (1 + 4 / 256)), rel=1e-6)
+
+
 def test_a_model_by_its_repository_has_its_familys_size() -> None:
     entry = catalogue.MODELS["flux-1-dev"]
     by_repo = {**spec_document(Path("flux-1-dev")), "base_model": {"repo": entry.repo, "revision": entry.revision}}
