@@ -56,7 +56,10 @@ class Processes:
 
     @staticmethod
     def leave() -> None:
-        """Ends this process's part of the group, whose threads must not outlive the interpreter."""
+        """Ends this process's part of the group.
+
+        Its threads may live on, where torch's caches hold the group: `egrpo/__main__.py` ends the process past them.
+        """
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
 
