@@ -33,7 +33,7 @@ def test_one_of_several_processes_does_not_take_its_interpreter_down(world_size:
     """Threads of the process group may still run, and one that needs Python then would abort the process."""
     ended = subprocess.run(
         [sys.executable, "-c", AS_MODULE],
-        env={**os.environ, "WORLD_SIZE": world_size},
+        env={**os.environ, "WORLD_SIZE": world_size, "PYTHONUNBUFFERED": ""},
         stdout=subprocess.PIPE,
         text=True,
         timeout=120,
