@@ -178,7 +178,7 @@ def every_adapter_is_the_undisturbed_one(found: Evidence) -> list[str]:
 
 def no_trainer_is_left(found: Evidence) -> list[str]:
     """A pid may be a stranger's by now: a trainer of this run names its scenario."""
-    left = [pid for pid in found.trainers if psutil.pid_exists(pid) and _is_ours(pid, found.scenario)]
+    left = [pid for pid in sorted(set(found.trainers)) if psutil.pid_exists(pid) and _is_ours(pid, found.scenario)]
     return [f"trainer {pid} still runs" for pid in left]
 
 
