@@ -5,6 +5,7 @@ serialise all starts of a machine behind one lock file, and open root's folders 
 """
 
 import dataclasses
+import fcntl
 import importlib.util
 import os
 import pwd
@@ -179,20 +180,33 @@ def _owner() -> pwd.struct_passwd | None:
     """Returns the user that PostgreSQL runs as when we are root, else None (ourselves)."""
     if os.geteuid() != 0:
         return None
+    return _system_user() or _create_system_user()
+
+
+def _system_user() -> pwd.struct_passwd | None:
     try:
         return pwd.getpwnam(SYSTEM_USER)
     except KeyError:
-        return _create_system_user()
+        return None
 
 
 def _create_system_user() -> pwd.struct_passwd:
-    """Makes the system user; falls back on `nobody` where users cannot be made (a read-only /etc, no useradd)."""
+    """Makes the system user; falls back on `nobody` where users cannot be made (a read-only /etc, no useradd).
+
+    Of two `useradd` at one moment both may succeed, and the later one gives the user another id than the one that the
+    first had: one process at a time looks once more and makes it.
+    """
     command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SYSTEM_USER]
+    etc = os.open("/etc", os.O_RDONLY)
     try:
-        subprocess.run(command, check=True, capture_output=True)
+        fcntl.flock(etc, fcntl.LOCK_EX)
+        if _system_user() is None:
+            subprocess.run(command, check=True, capture_output=True)
         return pwd.getpwnam(SYSTEM_USER)
     except (OSError, subprocess.CalledProcessError, KeyError):
         return pwd.getpwnam("nobody")
+    finally:
+        os.close(etc)
 
 
 def _as_owner(command: list[str], user: pwd.struct_passwd | None) -> list[str]:
