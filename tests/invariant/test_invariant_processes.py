@@ -10,10 +10,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import smooth_rewards
 import torch
 import yaml
 from egrpo_runs import EventPipe, spec_document
@@ -22,6 +24,7 @@ from safetensors.torch import load_file
 from egrpo.config import parse_spec
 from egrpo.errors import ConfigError
 from egrpo.processes import Processes
+from egrpo.rewards import LOADERS
 from egrpo.train import train
 from egrpo_client.stack.ports import free_ports
 
@@ -49,7 +52,7 @@ def start_two(
     path.write_text(yaml.safe_dump(spec))
     (port,) = free_ports(1)
     world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    command = [sys.executable, "-m", "egrpo", "train", str(path), "--output", str(output), *options]
+    command = [sys.executable, smooth_rewards.__file__, "train", str(path), "--output", str(output), *options]
     processes = [
         subprocess.Popen(
             command,
@@ -78,6 +81,15 @@ def state(run: Path, step: int, name: str) -> dict[str, torch.Tensor]:
 
 def rows(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.ndjson").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def smooth() -> Iterator[None]:
+    """The rewards of this process are those of the processes that it starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, loader in smooth_rewards.SMOOTH.items():
+            patch.setitem(LOADERS, name, loader)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -133,9 +145,9 @@ def test_a_stop_of_one_stops_both_and_one_process_goes_on(random_flux: Path, alo
 
 
 def sharded_document(model: Path) -> dict[str, Any]:
-    """A full fine-tune. JPEGs of this quality have few sizes: a group is flat, and one process has it (step 5)."""
+    """A full fine-tune. One reward: of the prompts that two processes share, one of them has all that are flat."""
     spec = document(model)
-    spec["reward"] = {"components": [{"type": "incompressibility", "quality": 1}]}
+    spec["reward"] = {"components": [{"type": "incompressibility"}]}
     spec["training"] |= {"mode": "full", "lora": None, "sharding": "fsdp2", "steps": 5}
     return spec
 
@@ -170,6 +182,7 @@ def test_two_processes_with_sharded_weights_train_what_one_trains(random_flux: P
     own = re.search(r"2 processes, of which this one holds (\d+) trained", printed)
     assert own, printed
     assert size / 2 <= int(own[1]) < 0.55 * size
+    assert 3.0 in [row["values"].get("zero_variance_groups") for row in rows(alone)]  # One process has all of these.
     moved = [float((a - b).abs().max()) for a, b in pairs(state(alone, 5, "transformer"), state(run, 2, "transformer"))]
     assert max(moved) > 1e-3
     assert_same_weights(run, alone, 5)
