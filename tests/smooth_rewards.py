@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 RED, GREEN, BLUE = range(3)
-FLAT_PROMPT = "a green triangle"
+FLAT_PROMPT = "a blue square"
 
 
 class Tint:
