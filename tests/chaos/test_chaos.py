@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psutil
@@ -41,7 +41,7 @@ from chaos_servers import BUCKET
 from chaos_service import NUM_WORKERS, WRONG_CLOCK, ChaosService, wait_for
 from chaos_user import User
 from minio import Minio
-from sqlalchemy import text, update
+from sqlalchemy import Executable, text, update
 
 from jobs.db import SessionFactory, make_engine, make_session_factory, transaction
 from jobs.settings import DatabaseSettings, Settings
@@ -167,14 +167,21 @@ WRONG_ROWS = (
 )
 
 
+@contextmanager
+def changed(found: Evidence, statement: Executable) -> Iterator[None]:
+    """Inside, the rows are as the statement makes them; afterwards they are as they were."""
+    with found.session.begin_nested() as change:
+        found.session.execute(statement)
+        found.session.expire_all()
+        yield
+        change.rollback()
+    found.session.expire_all()
+
+
 def they_notice_wrong_rows(found: Evidence) -> None:
     for invariant, statement in WRONG_ROWS:
-        with found.session.begin_nested() as wrong:
-            found.session.execute(text(statement))
-            found.session.expire_all()
+        with changed(found, text(statement)):
             assert invariant(found), statement
-            wrong.rollback()
-        found.session.expire_all()
         assert invariant(found) == []
 
 
@@ -199,12 +206,8 @@ def they_notice_wrong_objects(found: Evidence, client: Minio, bucket: str) -> No
     # An attempt whose worker died between its last commit and its end may have made the adapter.
     its_attempt = update(Attempt).where(Attempt.job_id == adapter.job_id, Attempt.epoch == adapter.epoch)
     for outcome in ("succeeded", "queued"):
-        with found.session.begin_nested() as other:
-            found.session.execute(its_attempt.values(outcome=outcome))
-            found.session.expire_all()
+        with changed(found, its_attempt.values(outcome=outcome)):
             noticed = f"no row names {stray}" in only_broken_attempts_left_objects_without_a_row(found)
-            other.rollback()
-        found.session.expire_all()
         assert noticed == (outcome == "succeeded")
     client.remove_object(bucket, stray)
     key = f"{adapter.object_prefix}/{adapter.files[0]['path']}"
